@@ -1,0 +1,54 @@
+# What there is to do, one word each. All of it needs nothing but make and python3 >= 3.11.
+
+.PHONY: help setup demo test check lint format types imports bench lock clean
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+help:
+	@echo 'make setup    install everything into .venv (the others do it by themselves)'
+	@echo 'make demo     a whole organisation on a real homeserver; ARGS=--keep leaves it running'
+	@echo 'make test     all tests; ARGS="-k guards" for some'
+	@echo 'make check    linters, formatting, types, import rules'
+	@echo 'make bench    how fast the core is'
+	@echo 'make lock     pin the requirements anew; ARGS=--upgrade for newer versions'
+	@echo 'make clean    remove .venv and what builds and tests left'
+
+setup: $(READY)
+
+$(READY): requirements/dev.txt pyproject.toml tools/setup.sh
+	@PYTHON='$(PYTHON)' sh tools/setup.sh
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/aim demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/pytest $(ARGS)
+
+# All four, even if the first fails.
+check: $(READY)
+	@$(MAKE) --no-print-directory --keep-going lint format types imports
+
+lint: $(READY)
+	$(BIN)/ruff check
+
+format: $(READY)
+	$(BIN)/ruff format --check
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: $(READY)
+	@sh tools/lock.sh $(ARGS)
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

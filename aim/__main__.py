@@ -1,0 +1,5 @@
+"""`python -m aim` is `aim`."""
+
+from aim.cli import main
+
+main()

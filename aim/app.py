@@ -1,0 +1,194 @@
+"""The wiring: from a configuration to the parts that do the work. Plain, and in one place.
+
+Commands that read get an `Observer`, built from readers; those that write get a `Reconciler` while they hold
+the writer's lock. Nothing else in the program knows all of its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from aim.bridges.ldif.bridge import LdifSource
+from aim.config import sources
+from aim.config.root import Config
+from aim.daemon import Daemon
+from aim.desired.rebind import rebind as settle_rebind
+from aim.directory.entries import Rules
+from aim.directory.model import Directory
+from aim.directory.roster import Roster
+from aim.errors import ConfigError, PlanError
+from aim.matrix import client
+from aim.matrix.registration import Tokens
+from aim.ops import logs
+from aim.planner import approval
+from aim.planner.document import digest, read_saved
+from aim.ports import Source
+from aim.provisioner.executor import Provisioner
+from aim.provisioner.tools import Tools
+from aim.reconciler import Observer, Reconciler, Senses
+from aim.store import DecisionStore, open_decisions, open_reader, open_writer
+from aim.world.recorded import Approval
+
+Progress = Callable[[int, int], None]
+
+
+def now() -> datetime:
+    """The time, in UTC. The only clock of the program."""
+    return datetime.now(UTC)
+
+
+def source_of(config: Config) -> Source:
+    """The bridge for the configured source. Raises ConfigError for one that is not built yet."""
+    source = config.source
+    if isinstance(source, sources.LdifSource):
+        attributes = source.attributes
+        rules = Rules.of(uid=attributes.uid, name=attributes.name, mail=attributes.mail, id=attributes.id)
+        return LdifSource(source.path, rules, source.name)
+    raise ConfigError(
+        f"source.type {source.type} can't be read by this version yet",
+        "export the directory to a file and use `type: ldif`",
+    )
+
+
+def homeserver_of(config: Config) -> client.Homeserver:
+    """The homeserver and our place on it."""
+    appservice, homeserver = config.appservice, config.homeserver
+    actor = appservice.actor_token
+    return client.Homeserver(
+        url=homeserver.url,
+        server_name=homeserver.server_name,
+        bot=f"@{appservice.sender_localpart}:{homeserver.server_name}",
+        instance=appservice.id,
+        as_token=appservice.as_token.get_secret_value(),
+        actor_token=actor.get_secret_value() if actor else None,
+        admin_user=homeserver.admin_user,
+        auth=homeserver.auth,
+    )
+
+
+def tokens_of(config: Config, url: str | None) -> Tokens:
+    """What the registrations say."""
+    appservice = config.appservice
+    actor = appservice.actor_token
+    return Tokens(
+        id=appservice.id,
+        sender_localpart=appservice.sender_localpart,
+        server_name=config.homeserver.server_name,
+        as_token=appservice.as_token.get_secret_value(),
+        hs_token=appservice.hs_token.get_secret_value(),
+        actor_token=actor.get_secret_value() if actor else None,
+        url=url,
+    )
+
+
+def database_url(config: Config) -> str | None:
+    """Where Postgres is; None for the embedded one."""
+    url = config.database.url
+    return url.get_secret_value() if url else None
+
+
+@asynccontextmanager
+async def observing(config: Config, progress: Progress | None = None) -> AsyncIterator[Observer]:
+    """For commands that read: has no way to change anything."""
+    connect = client.Connect(parallelism=config.provisioner.parallelism)
+    async with (
+        open_reader(database_url(config), config.data_dir) as recorded,
+        client.open_reader(homeserver_of(config), connect, progress) as homeserver,
+    ):
+        yield Observer(Senses(config, source_of(config), homeserver.reader, recorded, now))
+
+
+@asynccontextmanager
+async def reconciling(
+    config: Config, name: str, progress: Progress | None = None
+) -> AsyncIterator[Reconciler]:
+    """For commands that write: the one writer, called `name` to others. Raises StoreBusy if there is one."""
+    connect = client.Connect(parallelism=config.provisioner.parallelism)
+    async with (
+        open_writer(database_url(config), config.data_dir, name=name) as recorder,
+        client.open_writer(homeserver_of(config), connect, progress) as homeserver,
+    ):
+        await homeserver.writer.ensure_bot()
+        tools = Tools(
+            writer=homeserver.writer,
+            recorder=recorder,
+            now=now,
+            server_name=config.homeserver.server_name,
+            parallelism=config.provisioner.parallelism,
+            settle=connect.read_timeout,
+        )
+        senses = Senses(config, source_of(config), homeserver.reader, recorder, now)
+        yield Reconciler(senses, recorder, Provisioner(tools))
+
+
+@asynccontextmanager
+async def deciding(
+    config: Config, progress: Progress | None = None
+) -> AsyncIterator[tuple[Observer, DecisionStore]]:
+    """For what a person decides beside a running daemon: reads everything, writes decisions."""
+    connect = client.Connect(parallelism=config.provisioner.parallelism)
+    async with (
+        open_decisions(database_url(config), config.data_dir) as decisions,
+        client.open_reader(homeserver_of(config), connect, progress) as homeserver,
+    ):
+        observer = Observer(Senses(config, source_of(config), homeserver.reader, decisions, now))
+        yield observer, decisions
+
+
+# -- what commands do beside a cycle ---------------------------------------------------------------------
+
+
+async def run_daemon(config: Config) -> None:
+    """`aim run`, until it is told to stop."""
+    logs.configure(config.logging.level, config.logging.format)
+    async with reconciling(config, "aim run") as reconciler:
+        interval = (
+            config.source.check_interval_seconds if isinstance(config.source, sources.LdifSource) else 60
+        )
+        await Daemon(source_of(config), reconciler, interval, now).run()
+
+
+async def read_directory(config: Config) -> Directory:
+    """`aim directory`: what the bridge reads, nothing else asked."""
+    return await source_of(config).read(Roster())
+
+
+async def approve(config: Config, wanted: str, saved: str | None, by: str) -> tuple[Approval, ...]:
+    """`aim approve`: records approvals for what the plan with digest `wanted` holds.
+
+    The plan is `saved` (its JSON) if given, else a recorded cycle's, else made anew. Raises PlanError if none
+    of them has that digest, or it holds nothing.
+    """
+    async with deciding(config) as (observer, decisions):
+        text = saved or await decisions.plan_by_digest(wanted)
+        held, found = await _held(observer, text)
+        if not approval.names(wanted, found):
+            raise PlanError(
+                f"the plan's digest is {found}, not {wanted}",
+                "look at `aim plan` again, and approve the digest that it prints",
+            )
+        time = now()
+        approved = approval.approvals(held, by, time)
+        await decisions.approve(approved, found, time)
+        return approved
+
+
+async def _held(observer: Observer, text: str | None) -> tuple[Iterable[str], str]:
+    """What a plan holds, and its digest."""
+    if text is not None:
+        plan = read_saved(text)
+        return plan.held, plan.digest
+    made = await observer.plan()
+    return (action.identity for action in made.held), digest(made)
+
+
+async def rebind(config: Config, old: str, new: str) -> str:
+    """`aim rebind`: records that both names are one person. Gives a line that says what it did."""
+    async with deciding(config) as (observer, decisions):
+        recorded = await observer.recorded()
+        found = await observer.directory(recorded)
+        rebinding = settle_rebind(found, recorded, config.homeserver.server_name, old, new)
+        await decisions.rebind(rebinding.seen, rebinding.forget)
+        return rebinding.message

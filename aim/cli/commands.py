@@ -1,0 +1,205 @@
+"""What each command does, once its options are parsed. Every function gives the exit code.
+
+Exit codes, the first that fits: 1 error, 3 a guard holds something, 2 there are changes (only when asked
+for), 0 done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aim import app
+from aim.cli import show
+from aim.config.load import load_config
+from aim.config.root import Config
+from aim.errors import AimError, PlanError
+from aim.planner.document import digest, read_saved, to_document, to_text
+from aim.planner.plan import Plan
+from aim.planner.render import render, summary
+from aim.ports import Outcome
+from aim.reconciler import Cycle, Reconciler
+
+DONE, ERROR, CHANGES, HELD = 0, 1, 2, 3
+
+Result = TypeVar("Result")
+
+
+def _load(path: Path) -> Config:
+    loaded = load_config(path, os.environ)
+    show.warn(loaded.warnings)
+    return loaded.config
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run(work)
+
+
+def _code(plan: Plan, *, failed: bool = False, detailed: bool = False) -> int:
+    if failed:
+        return ERROR
+    if plan.holding:
+        return HELD
+    return CHANGES if detailed and plan.actions else DONE
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AimError(
+            f"{path} can't be read: {error}", "name a plan saved by `aim plan --out FILE`"
+        ) from error
+
+
+# -- plan, apply, run ------------------------------------------------------------------------------------
+
+
+def plan(path: Path, *, json: bool, out: Path | None, detailed_exitcode: bool, unfold: bool) -> int:
+    config = _load(path)
+    made = _run(_plan(config))
+    document = to_text(to_document(made, app.now()))
+    if out is not None:
+        try:
+            out.write_text(document, encoding="utf-8")
+        except OSError as error:
+            raise AimError(
+                f"{out} can't be written: {error.strerror}", "name another file with --out"
+            ) from error
+    if json:
+        sys.stdout.write(document)
+    else:
+        show.say(render(made, unfold=unfold))
+    return _code(made, detailed=detailed_exitcode)
+
+
+async def _plan(config: Config) -> Plan:
+    with show.progress("reading rooms") as progress:
+        async with app.observing(config, progress) as observer:
+            return await observer.plan()
+
+
+def apply(path: Path, *, yes: bool, plan: Path | None, detailed_exitcode: bool, unfold: bool) -> int:
+    config = _load(path)
+    saved = read_saved(_read(plan)).digest if plan else None
+    cycle = _run(_apply(config, yes=yes, saved=saved, unfold=unfold))
+    if not cycle.agreed:
+        show.say("nothing was changed")
+        return DONE
+    if cycle.outcomes:
+        show.outcomes(cycle.outcomes)
+    return _code(cycle.plan, failed=bool(cycle.failed), detailed=detailed_exitcode)
+
+
+async def _apply(config: Config, *, yes: bool, saved: str | None, unfold: bool) -> Cycle:
+    async def agree(made: Plan) -> bool:
+        if saved is not None and saved != digest(made):
+            raise PlanError(
+                "the saved plan is not what a cycle would do now: the world has moved on since",
+                "make a new plan with `aim plan --out FILE`, look at it, and apply that",
+            )
+        # A saved plan was looked at when it was made.
+        show.say(render(made, unfold=unfold) if saved is None else summary(made))
+        return not made.due or yes or await asyncio.to_thread(_ask, len(made.due))
+
+    with show.progress("reading rooms") as reading:
+        async with app.reconciling(config, "aim apply", reading) as reconciler:
+            return await _cycle(reconciler, agree)
+
+
+async def _cycle(reconciler: Reconciler, agree: Any) -> Cycle:
+    done = 0
+    total = 0
+
+    async def count(made: Plan) -> bool:
+        nonlocal total
+        total = len(made.due)
+        return bool(await agree(made))
+
+    with show.progress("carrying out") as step:
+
+        def tell(_: Outcome) -> None:
+            nonlocal done
+            done += 1
+            step(done, total)
+
+        return await reconciler.cycle(asyncio.Event(), agree=count, progress=tell)
+
+
+def _ask(count: int) -> bool:
+    if not sys.stdin.isatty():
+        raise AimError(
+            "there is no terminal to ask on", "add --yes, or apply a saved plan with --plan FILE --yes"
+        )
+    answer = input(f"Carry out these {count} actions? [y/N] ")
+    return answer.strip().lower() in {"y", "yes"}
+
+
+def run(path: Path) -> int:
+    config = _load(path)
+    _run(app.run_daemon(config))
+    return DONE
+
+
+# -- what stands around a cycle --------------------------------------------------------------------------
+
+
+def registration(path: Path, *, out: Path, single: bool, url: str | None) -> int:
+    from aim.matrix.registration import registrations, write
+
+    config = _load(path)
+    for written in write(registrations(app.tokens_of(config, url), single=single), out):
+        show.say(f"wrote {written}")
+    show.say("List them under app_service_config_files in the homeserver's configuration, and restart it.")
+    return DONE
+
+
+def check(path: Path) -> int:
+    from aim.check import check as run_check
+    from aim.matrix.check import Verdict
+
+    found = _run(run_check(path, os.environ))
+    show.findings(found)
+    return ERROR if any(finding.verdict is Verdict.FAIL for finding in found) else DONE
+
+
+def directory(path: Path, *, json: bool) -> int:
+    import json as json_
+
+    from aim.directory.describe import to_json
+
+    found = _run(app.read_directory(_load(path)))
+    if json:
+        sys.stdout.write(json_.dumps(to_json(found), indent=1, ensure_ascii=False) + "\n")
+    else:
+        show.say(show.directory(found))
+    return DONE
+
+
+def approve(path: Path, wanted: str, *, plan: Path | None, by: str | None) -> int:
+    config = _load(path)
+    text = _read(plan) if plan else None
+    approved = _run(app.approve(config, wanted, text, by or _whoami()))
+    for approval in approved:
+        show.say(f"approved until {approval.until:%Y-%m-%d %H:%M} UTC: {approval.identity}")
+    return DONE
+
+
+def _whoami() -> str:
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def rebind(path: Path, old: str, new: str) -> int:
+    show.say(_run(app.rebind(_load(path), old, new)))
+    return DONE
+
+
+def demo(*, keep: bool) -> int:
+    from aim.demo.story import tell
+
+    return _run(tell(keep=keep))

@@ -1,0 +1,200 @@
+"""`aim`: the commands and their options. What each does is in `commands`; here is only what a user types."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aim import __version__
+
+app = typer.Typer(
+    name="aim",
+    help="Makes a Matrix server follow a directory: spaces, rooms, memberships and power levels.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[
+    Path,
+    typer.Option(
+        "-c", "--config", metavar="FILE", envvar="AIM_CONFIG", help="The configuration.", show_default=True
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask. Never lifts a guard.")]
+DEFAULT_CONFIG = Path("config.yaml")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def plan(
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the plan, for apply and approve.")
+    ] = None,
+    detailed_exitcode: Annotated[bool, typer.Option(help="Exit with 2 if there are changes.")] = False,
+    unfold: Annotated[bool, typer.Option(help="A line for each action, however many.")] = False,
+) -> None:
+    """Print what a cycle would change, and why. Changes nothing anywhere.
+
+    Example: aim plan --out friday.json
+    """
+    from aim.cli import commands
+
+    _exit(commands.plan(config, json=json, out=out, detailed_exitcode=detailed_exitcode, unfold=unfold))
+
+
+@app.command()
+def apply(
+    config: ConfigFile = DEFAULT_CONFIG,
+    yes: Yes = False,
+    plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Do exactly this saved plan, or nothing.")
+    ] = None,
+    detailed_exitcode: Annotated[bool, typer.Option(help="Exit with 2 if there were changes.")] = False,
+    unfold: Annotated[bool, typer.Option(help="A line for each action, however many.")] = False,
+) -> None:
+    """Run one cycle: show the plan, ask, carry it out.
+
+    Example: aim apply --plan friday.json --yes
+    """
+    from aim.cli import commands
+
+    _exit(commands.apply(config, yes=yes, plan=plan, detailed_exitcode=detailed_exitcode, unfold=unfold))
+
+
+@app.command()
+def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Run the daemon: a cycle whenever the source changes. Ends cleanly on SIGTERM.
+
+    Example: aim run --config /etc/aim/config.yaml
+    """
+    from aim.cli import commands
+
+    _exit(commands.run(config))
+
+
+@app.command()
+def registration(
+    config: ConfigFile = DEFAULT_CONFIG,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the files.")] = Path(),
+    single: Annotated[bool, typer.Option(help="One registration that listens and acts.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Where the homeserver reaches us. Left out: it sends nothing.")
+    ] = None,
+) -> None:
+    """Write the appservice registrations for the homeserver (mode 0600, never over an existing file).
+
+    Example: aim registration --out /etc/matrix-synapse
+    """
+    from aim.cli import commands
+
+    _exit(commands.registration(config, out=out, single=single, url=url))
+
+
+@app.command()
+def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Test config, source, homeserver, privileges and database for real; a line each, with the remedy.
+
+    Example: aim check
+    """
+    from aim.cli import commands
+
+    _exit(commands.check(config))
+
+
+@app.command()
+def directory(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+    """Print the flattened directory as the bridge sees it.
+
+    Example: aim directory --json
+    """
+    from aim.cli import commands
+
+    _exit(commands.directory(config, json=json))
+
+
+@app.command()
+def approve(
+    digest: Annotated[str, typer.Argument(help="Digest of the plan, as `aim plan` prints it.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    plan: Annotated[Path | None, typer.Option(metavar="FILE", help="The saved plan that is meant.")] = None,
+    by: Annotated[str | None, typer.Option(help="Who approves. Left out: the user of this session.")] = None,
+) -> None:
+    """Let the held actions of that plan go, for 24 hours.
+
+    Example: aim approve sha256:5f0c…
+    """
+    from aim.cli import commands
+
+    _exit(commands.approve(config, digest, plan=plan, by=by))
+
+
+@app.command()
+def rebind(
+    old: Annotated[str, typer.Argument(help="The id or MXID known before.")],
+    new: Annotated[str, typer.Argument(help="The id or MXID in the directory now.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Say that a user with a new id or a new localpart is the same person as before.
+
+    Example: aim rebind @mia.stone:example.com @mia.berg:example.com
+    """
+    from aim.cli import commands
+
+    _exit(commands.rebind(config, old, new))
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option(help="Leave it running, and print how to look around.")] = False,
+) -> None:
+    """Set up a whole organisation on a real homeserver on this machine, and show the main job on it.
+
+    Example: aim demo --keep
+    """
+    from aim.cli import commands
+
+    _exit(commands.demo(keep=keep))
+
+
+def _exit(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from aim.errors import AimError
+
+    try:
+        app()
+    except AimError as error:
+        typer.echo(f"error: {error.message}", err=True)
+        if error.remedy:
+            typer.echo(error.remedy, err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("error: interrupted", err=True)
+        typer.echo("what was done is recorded; run the command again to go on", err=True)
+        sys.exit(1)

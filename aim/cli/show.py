@@ -1,0 +1,119 @@
+"""What the terminal shows: plans, directories, findings, outcomes, progress. Results on standard output,
+everything about the way there on standard error. No colour where there is no terminal, or with NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+from rich.tree import Tree
+
+from aim.directory.model import Directory
+from aim.matrix.check import Finding, Verdict
+from aim.ports import Outcome, OutcomeStatus
+
+_WIDE = 1_000_000
+_VERDICTS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
+_OUTCOMES = {
+    OutcomeStatus.DONE: "green",
+    OutcomeStatus.FAILED: "bold red",
+    OutcomeStatus.SKIPPED: "yellow",
+    OutcomeStatus.HELD: "bold magenta",
+}
+
+
+def out() -> Console:
+    """Standard output. Lines are cut to the width of a terminal only where there is one."""
+    return _console(sys.stdout.isatty(), stderr=False)
+
+
+def err() -> Console:
+    """Standard error."""
+    return _console(sys.stderr.isatty(), stderr=True)
+
+
+def _console(is_terminal: bool, *, stderr: bool) -> Console:
+    return Console(
+        stderr=stderr, width=None if is_terminal else _WIDE, soft_wrap=not is_terminal, highlight=False
+    )
+
+
+def say(what: RenderableType) -> None:
+    """Prints a result."""
+    out().print(what)
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Prints warnings, a line each."""
+    for message in messages:
+        err().print(Text(f"warning: {message}", style="yellow"))
+
+
+def findings(found: Sequence[Finding]) -> None:
+    """Prints what `aim check` found, a line each, the remedy below."""
+    console = out()
+    for finding in found:
+        line = Text(f"{finding.verdict:<4}  ", style=_VERDICTS[finding.verdict])
+        line.append(f"{finding.name}: ", style="bold").append(finding.message)
+        console.print(line)
+        if finding.remedy and finding.verdict is not Verdict.OK:
+            console.print(Text(f"      {finding.remedy}", style="dim"))
+
+
+def outcomes(found: Sequence[Outcome]) -> None:
+    """Prints what was not done and why, then the numbers."""
+    console = out()
+    for outcome in found:
+        if outcome.status in {OutcomeStatus.FAILED, OutcomeStatus.SKIPPED}:
+            line = Text(f"{outcome.status}  ", style=_OUTCOMES[outcome.status])
+            line.append(f"{outcome.action.identity}: {outcome.message}")
+            console.print(line)
+    counts = [
+        Text(f"{sum(outcome.status is status for outcome in found)} {status}", style=_OUTCOMES[status])
+        for status in OutcomeStatus
+        if any(outcome.status is status for outcome in found)
+    ]
+    console.print(Text(", ").join(counts))
+
+
+def directory(found: Directory) -> RenderableType:
+    """The directory for people: containers with their numbers, users, problems."""
+    roster = found.roster
+    tree = Tree(Text(f"{found.name} ({found.source})", style="bold"), guide_style="dim")
+    groups = tree.add(Text(f"{len(found.groups)} groups", style="bold"), guide_style="dim")
+    for group in found.groups:
+        names = roster.localparts(group.members)
+        line = Text(f"{group.kind:<6} ", style="cyan").append(group.id)
+        line.append(f"  {len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}", style="dim")
+        groups.add(line)
+    users = tree.add(Text(f"{len(found.users)} users", style="bold"), guide_style="dim")
+    for user in found.users:
+        line = Text(user.localpart, style="" if user.active else "dim strike")
+        line.append(f"  {user.display_name or ''}  {', '.join(user.emails)}", style="dim")
+        users.add(line)
+    if found.problems:
+        problems = tree.add(Text(f"{len(found.problems)} problems", style="bold"), guide_style="dim")
+        for problem in found.problems:
+            problems.add(Text(f"{problem.severity} {problem.subject}: {problem.message}", style="yellow"))
+    return tree
+
+
+Step = Callable[[int, int], None]
+"""Told (done, total)."""
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Step]:
+    """A bar on standard error while something long goes on; nothing where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err(), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

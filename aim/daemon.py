@@ -1,0 +1,142 @@
+"""The daemon: `aim run`. Looks at the source now and then, and runs a cycle when there is reason to.
+
+A cycle follows a change of the source, an earlier cycle that left something open (an error, a failed action,
+people without an account), and in any case an hour after the last one. SIGTERM ends it in the middle of a
+cycle: requests under way are finished, the rest is left for the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import datetime, timedelta
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from aim.directory.model import Problem, Severity
+from aim.errors import AimError, SourceError, StoreError
+from aim.planner.document import digest
+from aim.planner.guards import Trip
+from aim.ports import Outcome, OutcomeStatus, Source
+from aim.reconciler import Clock, Cycle, Reconciler
+
+FULL_CYCLE = timedelta(hours=1)
+GRACE = 20.0
+"""Seconds that requests under way have after SIGTERM."""
+
+_log = structlog.get_logger()
+
+
+class Daemon:
+    """Runs cycles until it is told to stop."""
+
+    def __init__(self, source: Source, reconciler: Reconciler, interval: float, now: Clock) -> None:
+        """`interval`: seconds between two looks at the source."""
+        self._source = source
+        self._reconciler = reconciler
+        self._interval = interval
+        self._now = now
+        self._stopping = asyncio.Event()
+        self._fatal: AimError | None = None
+        self._cycle: asyncio.Task[Cycle] | None = None
+        self._fingerprint: str | None = None
+        self._last_cycle: datetime | None = None
+        self._open = True
+        """The last cycle left something to do, or there was none yet."""
+        self._told: set[Problem | Trip] = set()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Raises StoreError if the database, and so the right to write, is lost."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        scheduler = AsyncIOScheduler(timezone="UTC")
+        scheduler.add_job(
+            self._tick,
+            "interval",
+            seconds=self._interval,
+            next_run_time=self._now(),
+            max_instances=1,
+            coalesce=True,
+        )
+        scheduler.start()
+        _log.info("started", interval=self._interval)
+        try:
+            await self._stopping.wait()
+        finally:
+            scheduler.shutdown(wait=False)
+            await self._finish()
+        if self._fatal is not None:
+            raise self._fatal
+        _log.info("stopped")
+
+    def stop(self) -> None:
+        """Ends the daemon as soon as requests under way are finished."""
+        self._stopping.set()
+
+    async def _finish(self) -> None:
+        if self._cycle is None or self._cycle.done():
+            return
+        _log.info("stopping: finishing requests under way")
+        _, pending = await asyncio.wait({self._cycle}, timeout=GRACE)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        """One look at the source, and a cycle if there is reason to."""
+        try:
+            fingerprint = await self._source.fingerprint()
+            if not self._is_due(fingerprint):
+                _log.debug("unchanged", source=self._source.type)
+                return
+            self._cycle = asyncio.create_task(self._reconciler.cycle(self._stopping, progress=_tell))
+            cycle = await self._cycle
+        except SourceError as error:
+            self._open = True
+            _log.error(
+                "the directory could not be read; nothing is removed",
+                cause=error.message,
+                remedy=error.remedy,
+            )
+        except StoreError as error:
+            self._fatal = error
+            self.stop()
+        except AimError as error:
+            self._open = True
+            _log.error("cycle failed", cause=error.message, remedy=error.remedy)
+        else:
+            self._fingerprint, self._last_cycle = fingerprint, self._now()
+            self._open = bool(cycle.failed or cycle.plan.pending)
+            self._summarise(cycle)
+
+    def _summarise(self, cycle: Cycle) -> None:
+        """Logs what came of a cycle; problems and trips only when they are not those of the last one."""
+        plan = cycle.plan
+        for problem in (problem for problem in plan.problems if problem not in self._told):
+            level = _log.info if problem.severity is Severity.INFO else _log.warning
+            level("problem", severity=str(problem.severity), subject=problem.subject, message=problem.message)
+        for trip in (trip for trip in plan.trips if trip not in self._told):
+            _log.warning("held by a guard", guard=trip.message, digest=digest(plan))
+        self._told = {*plan.problems, *plan.trips}
+        done = sum(outcome.status is OutcomeStatus.DONE for outcome in cycle.outcomes)
+        level = _log.info if cycle.outcomes else _log.debug
+        level("cycle done", done=done, failed=len(cycle.failed), held=len(plan.held), pending=plan.pending)
+
+    def _is_due(self, fingerprint: str) -> bool:
+        return (
+            self._open
+            or fingerprint != self._fingerprint
+            or self._last_cycle is None
+            or self._now() - self._last_cycle >= FULL_CYCLE
+        )
+
+
+def _tell(outcome: Outcome) -> None:
+    action = outcome.action
+    facts = {"room": action.room, "target": action.target, "reason": action.reason}
+    if outcome.status is OutcomeStatus.DONE:
+        _log.info(str(action.type), **facts)
+    else:
+        _log.warning(str(action.type), outcome=str(outcome.status), cause=outcome.message, **facts)

@@ -1,0 +1,250 @@
+"""(configuration, directory, observed, recorded) → desired. Pure: the spec's Space Mapping and default rooms.
+
+The members of a space are those of its groups and of all its subspaces; the highest level wins and goes to
+the space and its default rooms, never to a subspace. Every default room is joinable by its space's members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from aim.config.provisioner import DefaultRoomConfig
+from aim.config.root import Config
+from aim.config.spaces import SpaceConfig
+from aim.desired.identity import conflicts, hands_off
+from aim.desired.rooms import Desired, DesiredRoom, Grant
+from aim.desired.unknown import unknown_group
+from aim.directory.model import Directory, Problem, Severity
+from aim.directory.roster import NOBODY, People
+from aim.world.recorded import Recorded
+from aim.world.rooms import Observed
+
+EVERYONE_SPACE = "everyone"
+"""Id of the one space that stands for the whole organisation when no `spaces` are configured."""
+
+EVERYONE = "everyone"
+"""How reasons name the group `''`."""
+
+NAME = "m.room.name"
+JOIN_RULES = "m.room.join_rules"
+ENCRYPTION = "m.room.encryption"
+ENCRYPTION_CONTENT: Mapping[str, object] = {"algorithm": "m.megolm.v1.aes-sha2"}
+
+
+def desire(config: Config, directory: Directory, observed: Observed, recorded: Recorded) -> Desired:
+    """How the homeserver should be. Never raises: what can't be followed is a problem."""
+    found = conflicts(directory.users, recorded.seen)
+    mapping = _Mapping(config, directory, observed)
+    mapping.add_spaces()
+    return Desired(
+        directory=directory,
+        rooms=mapping.rooms,
+        hands_off=hands_off(directory, recorded, found),
+        invite_before_login=config.provisioner.invite_before_first_login,
+        problems=(
+            *directory.problems,
+            *(conflict.problem(observed.server_name) for conflict in found),
+            *mapping.problems,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Membership:
+    """Who is in one configured space, and why."""
+
+    grants: tuple[Grant, ...]
+    below: People
+    """Members of the subspaces."""
+    all: People
+
+
+class _Mapping:
+    """Walks the configured tree twice: upwards to gather members, downwards to lay out the rooms."""
+
+    def __init__(self, config: Config, directory: Directory, observed: Observed) -> None:
+        self._config = config
+        self._directory = directory
+        self._observed = observed
+        self._memberships: dict[str, _Membership] = {}
+        self.rooms: dict[str, DesiredRoom] = {}
+        self.problems: list[Problem] = []
+
+    def add_spaces(self) -> None:
+        if not self._config.spaces:
+            self._add_everyone()
+        for space in self._config.spaces:
+            self._gather(space)
+            self._lay_out(space, parent=None)
+        self._add_deconfigured_rooms()
+
+    def _add_everyone(self) -> None:
+        directory = self._directory
+        self._add_with_rooms(
+            DesiredRoom(
+                key=EVERYONE_SPACE,
+                space=EVERYONE_SPACE,
+                parent=None,
+                is_space=True,
+                name=directory.name,
+                members=directory.everyone,
+                levels={},
+                grants=(Grant(EVERYONE, directory.everyone, 0),),
+                state={NAME: {"name": directory.name}},
+            )
+        )
+
+    def _gather(self, space: SpaceConfig) -> People:
+        below = NOBODY.union(*(self._gather(subspace) for subspace in space.subspaces))
+        grants = tuple(self._grants(space))
+        members = below.union(*(grant.people for grant in grants))
+        self._memberships[space.id] = _Membership(grants, below, members)
+        return members
+
+    def _lay_out(self, space: SpaceConfig, parent: str | None) -> None:
+        membership = self._memberships[space.id]
+        self._add_with_rooms(
+            DesiredRoom(
+                key=space.id,
+                space=space.id,
+                parent=parent,
+                is_space=True,
+                name=space.name,
+                members=membership.all,
+                levels=levels_of(membership.grants, membership.below),
+                grants=membership.grants,
+                subspaces=tuple(subspace.id for subspace in space.subspaces),
+                state={NAME: {"name": space.name}},
+                enforced=frozenset({NAME}) if self._config.provisioner.enforce_names else frozenset(),
+            )
+        )
+        for subspace in space.subspaces:
+            self._lay_out(subspace, parent=space.id)
+
+    def _add_with_rooms(self, space: DesiredRoom) -> None:
+        self.rooms[space.key] = space
+        invites = self._config.provisioner.invite_to_public_rooms
+        for room in self._config.provisioner.default_rooms:
+            made = default_room(space, room, invites=invites)
+            self.rooms[made.key] = made
+
+    def _add_deconfigured_rooms(self) -> None:
+        """Default rooms that exist but left the configuration stay managed as long as their space is."""
+        invites = self._config.provisioner.invite_to_public_rooms
+        for key, room in sorted(self._observed.rooms.items()):
+            space = None if room.is_space or key in self.rooms else self._space_of(key)
+            if space is not None:
+                self.rooms[key] = _room_left_to_itself(space, key, invites=invites)
+
+    def _space_of(self, key: str) -> DesiredRoom | None:
+        """The space in a default room's key: ids may hold slashes, the longest that exists wins."""
+        space, slash, _ = key.rpartition("/")
+        while slash:
+            found = self.rooms.get(space)
+            if found is not None and found.is_space:
+                return found
+            space, slash, _ = space.rpartition("/")
+        return None
+
+    def _grants(self, space: SpaceConfig) -> Iterator[Grant]:
+        for group in space.groups:
+            if group.external_id == "":
+                yield Grant(EVERYONE, self._directory.everyone, group.power_level)
+                continue
+            found = self._directory.find(group.external_id)
+            if not found:
+                self.problems.append(unknown_group(self._directory, space.id, group.external_id))
+                continue
+            if len(found) > 1:
+                self.problems.append(
+                    Problem(
+                        Severity.WARNING,
+                        space.id,
+                        f"{group.external_id!r} names {len(found)} groups, all of them are used: "
+                        + "; ".join(match.id for match in found),
+                    )
+                )
+            for match in found:
+                yield Grant(match.id, match.members, group.power_level)
+
+
+def levels_of(grants: Sequence[Grant], members_below: People = NOBODY) -> Mapping[int, People]:
+    """Level → people, the highest level of each person; the default 0 is left out.
+
+    `members_below` are in through a subspace, which gives the default level: it raises a negative one.
+    """
+    by_level: dict[int, list[People]] = {0: [members_below]}
+    for grant in grants:
+        by_level.setdefault(grant.level, []).append(grant.people)
+    if len(by_level) == 1:
+        return {}
+    levels: dict[int, People] = {}
+    higher = NOBODY
+    for level in sorted(by_level, reverse=True):
+        people = NOBODY.union(*by_level[level])
+        if level and (rest := people - higher):
+            levels[level] = rest
+        higher |= people
+    return levels
+
+
+def default_room(space: DesiredRoom, room: DefaultRoomConfig, *, invites: bool) -> DesiredRoom:
+    """The default room `room` of a space: same people, same levels."""
+    properties = room.properties
+    name = properties.name or room.id
+    rule = properties.join_rule
+    state: dict[str, Mapping[str, object]] = {NAME: {"name": name}, JOIN_RULES: join_rules(rule, space.key)}
+    if properties.topic is not None:
+        state["m.room.topic"] = {"topic": properties.topic}
+    if properties.avatar is not None:
+        state["m.room.avatar"] = {"url": properties.avatar}
+    if properties.history_visibility is not None:
+        state["m.room.history_visibility"] = {"history_visibility": properties.history_visibility}
+    if properties.encrypted:
+        state[ENCRYPTION] = ENCRYPTION_CONTENT
+    return DesiredRoom(
+        key=room_key(space.key, room.id),
+        space=space.key,
+        parent=space.key,
+        is_space=False,
+        name=name,
+        members=space.members,
+        levels=space.levels,
+        grants=space.grants,
+        subspaces=space.subspaces,
+        # Nobody could get into a room that takes an invite if nobody were invited.
+        invites=invites or rule == "invite",
+        state=state,
+        suggested=properties.suggested,
+        room_version=properties.room_version,
+        encrypted=properties.encrypted if "encrypted" in properties.model_fields_set else None,
+    )
+
+
+def join_rules(rule: str, space: str) -> Mapping[str, object]:
+    """Content of m.room.join_rules; a restricted rule allows the members of the space with that key."""
+    if rule in {"restricted", "knock_restricted"}:
+        return {"join_rule": rule, "allow": [{"type": "m.room_membership", "space": space}]}
+    return {"join_rule": rule}
+
+
+def room_key(space: str, room: str) -> str:
+    """Stable key of a default room of a space."""
+    return f"{space}/{room}"
+
+
+def _room_left_to_itself(space: DesiredRoom, key: str, *, invites: bool) -> DesiredRoom:
+    """A default room that was deconfigured: memberships and levels follow, its properties are its own."""
+    return DesiredRoom(
+        key=key,
+        space=space.key,
+        parent=space.key,
+        is_space=False,
+        name=key.rpartition("/")[2],
+        members=space.members,
+        levels=space.levels,
+        grants=space.grants,
+        subspaces=space.subspaces,
+        invites=invites,
+    )

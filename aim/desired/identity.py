@@ -1,0 +1,84 @@
+"""Who a person is: compares the directory's (id, localpart) pairs with those seen before.
+
+In: a directory and what is recorded. Out: who must not be touched, and the problem that says why. A known
+localpart with a new id may be a new colleague of the same name; a known id with a new localpart may be a
+marriage or a mistake. Nobody but a person can tell, by `aim rebind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from aim.directory.model import Directory, Problem, Severity, User
+from aim.directory.roster import People
+from aim.world.recorded import Recorded, Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A user who may or may not be the person seen before."""
+
+    user: User
+    seen: Seen
+
+    @property
+    def is_new_id(self) -> bool:
+        """True: known localpart with a new id. False: known id with a new localpart."""
+        return self.user.id != self.seen.id
+
+    def problem(self, server_name: str) -> Problem:
+        """Names both sides and the command that settles it."""
+        if self.is_new_id:
+            return Problem(
+                Severity.ERROR,
+                f"@{self.user.localpart}:{server_name}",
+                f"was the account of the user with id {self.seen.id}, and the directory now gives it to id "
+                f"{self.user.id}; it is not touched. If both are the same person: "
+                f"aim rebind {self.seen.id} {self.user.id}",
+            )
+        old, new = f"@{self.seen.localpart}:{server_name}", f"@{self.user.localpart}:{server_name}"
+        return Problem(
+            Severity.ERROR,
+            new,
+            f"the user with id {self.user.id} was {old} before and is {new} now; neither account is touched. "
+            f"If the new account is theirs: aim rebind {old} {new}",
+        )
+
+
+def conflicts(users: Iterable[User], seen: Mapping[str, Seen]) -> tuple[Conflict, ...]:
+    """All users whose id or localpart was seen before, but not together. Sorted by localpart, then id."""
+    found: list[Conflict] = []
+    newcomers: dict[str, User] = {}
+    for user in users:
+        known = seen.get(user.id)
+        if known is None:
+            newcomers[user.localpart] = user
+        elif known.localpart != user.localpart:
+            found.append(Conflict(user, known))
+            # The new localpart may have been somebody else's, too.
+            newcomers[user.localpart] = user
+    if newcomers and seen:
+        found.extend(_claimed_before(newcomers, seen))
+    return tuple(sorted(found, key=lambda conflict: (conflict.user.localpart, conflict.seen.id)))
+
+
+def _claimed_before(newcomers: Mapping[str, User], seen: Mapping[str, Seen]) -> Iterator[Conflict]:
+    for known in seen.values():
+        user = newcomers.get(known.localpart)
+        if user is not None and user.id != known.id:
+            yield Conflict(user, known)
+
+
+def hands_off(directory: Directory, recorded: Recorded, found: Iterable[Conflict]) -> People:
+    """Who is not touched: contested localparts, both sides of conflicts, known but unreadable users."""
+    number = directory.roster.number
+    people = set(directory.contested)
+    for conflict in found:
+        people.add(number(conflict.user.localpart))
+        people.add(number(conflict.seen.localpart))
+    for user_id in directory.unresolved:
+        known = recorded.seen.get(user_id)
+        if known is not None:
+            people.add(number(known.localpart))
+    return People(people)

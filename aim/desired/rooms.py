@@ -1,0 +1,74 @@
+"""The desired state: every room and space that should be, who is entitled to be in it and with which level.
+
+Made by `desire`, compared with the observed state by `planner.diff`. Plain frozen data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aim.directory.model import Directory, Problem
+from aim.directory.roster import NOBODY, People
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One `groups` entry of a space: these people, by this group, with this level."""
+
+    group: str
+    """How a reason names the group: its id as the directory spells it, or `everyone`."""
+    people: People
+    level: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredRoom:
+    """A space or a default room of a space."""
+
+    key: str
+    space: str
+    """Key of the space it belongs to: itself for a space."""
+    parent: str | None
+    """Key of the space it is a child of."""
+    is_space: bool
+    name: str
+    members: People
+    """Everyone entitled to be in it, those of subspaces included."""
+    levels: Mapping[int, People]
+    """Power level → who has it, other than the default 0. Nobody twice."""
+    grants: tuple[Grant, ...]
+    """Of the space, in the order of the configuration: why somebody is entitled."""
+    subspaces: tuple[str, ...] = ()
+    invites: bool = True
+    """False: entitled people may join but are not invited (`invite_to_public_rooms: false`)."""
+    state: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Configured state events with an empty key. `allow` rules name spaces by our key."""
+    enforced: frozenset[str] = frozenset()
+    """Event types of `state` that are put back when somebody changes them; the others apply when the
+    room is created and when the configuration changes."""
+    suggested: bool = False
+    room_version: str | None = None
+    encrypted: bool | None = None
+    """What the configuration says, to notice what can't be undone."""
+
+    def level_of(self, person: int) -> int:
+        """The level that the directory gives this person here."""
+        for level, people in self.levels.items():
+            if person in people:
+                return level
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """How the homeserver should be."""
+
+    directory: Directory
+    rooms: Mapping[str, DesiredRoom]
+    """By key; a space stands before its rooms and subspaces."""
+    hands_off: People = NOBODY
+    """People not touched in either direction: two users claim the name, or it is not sure who they are."""
+    invite_before_login: bool = False
+    """True: people without an account are invited too (`invite_before_first_login`)."""
+    problems: tuple[Problem, ...] = ()

@@ -1,0 +1,130 @@
+"""Which people have an account that can take an invite. Reads only.
+
+Two ways, the first that is permitted:
+
+- the list of Synapse's admin API (`GET /_synapse/admin/v3/users`, before that v2), as the bot or as a
+  configured admin. Knows who is deactivated.
+- without admin rights, or where accounts are in the Matrix Authentication Service: for each person in
+  question `GET /account/whoami`, acting as them. A deactivated account looks like any other this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Set
+from enum import StrEnum
+
+from mautrix.api import Path, PathBuilder, SynapseAdminPath
+
+from aim.errors import HomeserverRefused
+from aim.matrix import mxid
+from aim.matrix.parallel import each
+from aim.matrix.parse import mapping
+from aim.matrix.transport import PARALLELISM, ReadTransport
+
+_PAGE = 1000
+
+
+class AccountsWay(StrEnum):
+    """How accounts are found."""
+
+    LIST = "the admin API's list of accounts"
+    ASK = "asking for each person, acting as them"
+
+
+class Accounts:
+    """Asks the homeserver for accounts."""
+
+    def __init__(
+        self,
+        transport: ReadTransport,
+        server_name: str,
+        *,
+        admin: str | None = None,
+        admin_api: bool = True,
+        parallelism: int = PARALLELISM,
+    ) -> None:
+        """`admin`: MXID to act as when listing (None: the bot is the admin). `admin_api`: False with MAS."""
+        self._transport = transport
+        self._server_name = server_name
+        self._admin = admin
+        self._admin_api = admin_api
+        self._parallelism = parallelism
+
+    async def way(self) -> AccountsWay:
+        """Which way is permitted. Raises HomeserverError."""
+        permitted = self._admin_api and await self._page(None, 1) is not None
+        return AccountsWay.LIST if permitted else AccountsWay.ASK
+
+    async def listed(self, wanted: Set[str]) -> set[str] | None:
+        """Those of the `wanted` localparts who are in the admin API's list; None if that is not permitted.
+
+        Raises HomeserverError.
+        """
+        if not self._admin_api:
+            return None
+        found: set[str] = set()
+        token: str | None = None
+        while (page := await self._page(token, _PAGE)) is not None:
+            users = page.get("users")
+            for user in users if isinstance(users, list) else []:
+                name = mapping(user).get("name")
+                parts = mxid.split(name) if isinstance(name, str) else None
+                if parts is not None and parts[1] == self._server_name and parts[0] in wanted:
+                    found.add(parts[0])
+            before, token = token, _token(page)
+            if token is None or token == before:
+                return found
+        return None
+
+    async def asked(self, localparts: Collection[str]) -> set[str]:
+        """Those of the localparts who have an account, by acting as each of them.
+
+        Raises HomeserverRefused if no token may do that, HomeserverUnavailable.
+        """
+        names = sorted(localparts)
+        answers = await each(self._exists, names, self._parallelism)
+        return {name for name, exists in zip(names, answers, strict=True) if exists}
+
+    async def _exists(self, localpart: str) -> bool:
+        try:
+            await self._transport.get(Path.v3.account.whoami, user_id=mxid.make(localpart, self._server_name))
+        except HomeserverRefused as error:
+            if error.status == 403 and error.errcode != "M_EXCLUSIVE":
+                return False
+            raise
+        return True
+
+    async def _page(self, token: str | None, size: int) -> dict[str, object] | None:
+        """One page, or None if we may not have it."""
+        query = {
+            "limit": str(size),
+            # Without it locked accounts are left out; they keep their memberships, so they can take invites.
+            "locked": "true",
+            "deactivated": "false",
+            "guests": "false",
+        }
+        if token is not None:
+            query["from"] = token
+        if self._admin is not None:
+            # The `user_id` that makes us act as the admin is a filter here too; `name` outdoes it.
+            query["name"] = "%"
+        try:
+            try:
+                return await self._get(SynapseAdminPath.v3.users, query)
+            except HomeserverRefused as error:
+                if error.status != 404:
+                    raise
+                return await self._get(SynapseAdminPath.v2.users, query)
+        except HomeserverRefused as error:
+            # 404: no Synapse, or a proxy that hides the admin API.
+            if error.status in {403, 404}:
+                return None
+            raise
+
+    async def _get(self, path: PathBuilder, query: dict[str, str]) -> dict[str, object]:
+        return dict(mapping(await self._transport.get(path, query, self._admin)))
+
+
+def _token(page: dict[str, object]) -> str | None:
+    token = page.get("next_token")
+    return str(token) if isinstance(token, str | int) else None

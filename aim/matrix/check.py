@@ -1,0 +1,209 @@
+"""Tries for real what `aim` needs of the homeserver. For `aim check`; reads only.
+
+In: the homeserver as configured. Out: one Finding per question, each with its remedy. Asks one question after
+the other and ends where the next one makes no sense any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mautrix.api import Path, SynapseAdminPath
+
+from aim.errors import HomeserverError, HomeserverRefused
+from aim.matrix import mxid
+from aim.matrix.accounts import AccountsWay
+from aim.matrix.client import Connect, Homeserver, accounts, open_getter
+from aim.matrix.parse import mapping, strings
+from aim.matrix.refusals import one_line
+from aim.matrix.rooms import RoomVersions
+from aim.matrix.transport import ReadTransport, Retries
+
+_QUICK = Connect(retries=Retries(tries=2))
+_NOBODY = "aim-check-nobody"
+"""A localpart that no account has: asking about it changes nothing and tells what we may."""
+_FIRST_VERSION_WITH_RESTRICTED_ROOMS = 8
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer to one question."""
+
+    name: str
+    verdict: Verdict
+    message: str
+    remedy: str = ""
+
+
+async def check(
+    homeserver: Homeserver, room_versions: Collection[str] = (), connect: Connect = _QUICK
+) -> list[Finding]:
+    """Everything about the homeserver. `room_versions`: those that the configuration asks for.
+
+    Raises ConfigError if the URL or a token can't be one; all other failures are findings.
+    """
+    findings: list[Finding] = []
+    async with open_getter(homeserver, connect) as transport:
+        try:
+            # Not a comprehension: what was found before an error stays.
+            async for finding in _findings(homeserver, transport, room_versions):
+                findings += (finding,)
+        except HomeserverError as error:
+            findings.append(_failed("homeserver", error))
+    return findings
+
+
+async def _findings(
+    homeserver: Homeserver, transport: ReadTransport, room_versions: Collection[str]
+) -> AsyncIterator[Finding]:
+    reached = await _reachable(homeserver, transport)
+    yield reached
+    if reached.verdict is Verdict.FAIL:
+        return
+    token = await _as_token(homeserver, transport)
+    yield token
+    if token.verdict is Verdict.FAIL:
+        return
+    way = await accounts(homeserver, transport).way()
+    yield await _acting(homeserver, transport, way)
+    yield _accounts(homeserver, way)
+    yield await _registration(transport)
+    yield await _room_versions(transport, room_versions)
+
+
+async def _reachable(homeserver: Homeserver, transport: ReadTransport) -> Finding:
+    try:
+        versions = strings(mapping(await transport.get(Path.versions)).get("versions"))
+    except HomeserverError as error:
+        if isinstance(error, HomeserverRefused) and error.status == 401:
+            # It looks at the token even here, so it is a homeserver. The next question is about the token.
+            return Finding("homeserver", Verdict.OK, f"answers at {homeserver.url}")
+        return _failed("homeserver", error)
+    if not versions:
+        return Finding(
+            "homeserver",
+            Verdict.FAIL,
+            f"what answers at {homeserver.url} is not a Matrix homeserver",
+            "check homeserver.url",
+        )
+    return Finding("homeserver", Verdict.OK, f"{await _software(transport)} answers, Matrix {versions[-1]}")
+
+
+async def _software(transport: ReadTransport) -> str:
+    try:
+        answer = mapping(await transport.get(SynapseAdminPath.v1.server_version))
+    except HomeserverError:
+        # Not Synapse, or its admin API is hidden from us: nothing depends on it.
+        return "a homeserver"
+    return f"Synapse {one_line(str(answer.get('server_version', '')))}".rstrip()
+
+
+async def _as_token(homeserver: Homeserver, transport: ReadTransport) -> Finding:
+    try:
+        answer = mapping(await transport.get(Path.v3.account.whoami))
+    except HomeserverError as error:
+        return _failed("as_token", error)
+    user = one_line(str(answer.get("user_id")))
+    if user != homeserver.bot:
+        return Finding(
+            "as_token",
+            Verdict.FAIL,
+            f"the as_token belongs to {user}, the configuration says {homeserver.bot}",
+            "take homeserver.server_name and appservice.sender_localpart from the homeserver's configuration",
+        )
+    return Finding("as_token", Verdict.OK, f"accepted, we are {user}")
+
+
+async def _acting(homeserver: Homeserver, transport: ReadTransport, way: AccountsWay) -> Finding:
+    try:
+        await transport.get(Path.v3.account.whoami, user_id=mxid.make(_NOBODY, homeserver.server_name))
+    except HomeserverRefused as error:
+        if error.status == 403 and error.errcode != "M_EXCLUSIVE":
+            return _may_act(homeserver)
+        needed = way is AccountsWay.ASK
+        return Finding(
+            "acting as users",
+            Verdict.FAIL if needed else Verdict.WARN,
+            "the homeserver does not let us act as its users"
+            + (", and there is no other way to know who has an account" if needed else ""),
+            error.remedy,
+        )
+    except HomeserverError as error:
+        return _failed("acting as users", error)
+    return _may_act(homeserver)
+
+
+def _may_act(homeserver: Homeserver) -> Finding:
+    token = "actor_token" if homeserver.actor_token else "as_token"
+    return Finding("acting as users", Verdict.OK, f"permitted with the {token}")
+
+
+def _accounts(homeserver: Homeserver, way: AccountsWay) -> Finding:
+    if way is AccountsWay.LIST:
+        return Finding("accounts", Verdict.OK, f"read from {way}, as {homeserver.admin or homeserver.bot}")
+    if homeserver.auth == "mas":
+        return Finding("accounts", Verdict.OK, f"found by {way}")
+    return Finding(
+        "accounts",
+        Verdict.WARN,
+        f"found by {way}, as we are no server admin: one request per person, and blind to deactivation",
+        "set homeserver.admin_user to a server admin, or make the bot one",
+    )
+
+
+async def _registration(transport: ReadTransport) -> Finding:
+    """`GET /register/available`: 403 where registration is closed; no such endpoint with MAS."""
+    name = "registration"
+    try:
+        await transport.get(Path.v3.register.available, {"username": _NOBODY})
+    except HomeserverRefused as error:
+        if error.status == 403:
+            return Finding(name, Verdict.OK, "closed: nobody can take a name that the directory gives")
+        if error.status == 404:
+            return Finding(name, Verdict.OK, "not done by the homeserver")
+        if error.errcode != "M_USER_IN_USE":
+            return _failed(name, error)
+    except HomeserverError as error:
+        return _failed(name, error)
+    return Finding(
+        name,
+        Verdict.WARN,
+        "open: who registers a name of the directory first gets its invites and power levels",
+        "set `enable_registration: false` on the homeserver, or let people log in by single sign-on only",
+    )
+
+
+async def _room_versions(transport: ReadTransport, wanted: Collection[str]) -> Finding:
+    name, versions = "room version", RoomVersions(transport)
+    try:
+        default, available = await versions.default(), await versions.available()
+    except HomeserverError as error:
+        return _failed(name, error)
+    missing = sorted(set(wanted) - available)
+    if missing:
+        return Finding(
+            name,
+            Verdict.FAIL,
+            f"the homeserver can't make rooms of version {', '.join(missing)}",
+            "choose a room_version that the homeserver supports",
+        )
+    if default.isdecimal() and int(default) < _FIRST_VERSION_WITH_RESTRICTED_ROOMS:
+        return Finding(
+            name,
+            Verdict.WARN,
+            f"new rooms get version {default}, in which a room can't be open to the members of its space",
+            "set `default_room_version` on the homeserver to 10 or later",
+        )
+    return Finding(name, Verdict.OK, f"new rooms get version {one_line(default) or 'unknown'}")
+
+
+def _failed(name: str, error: HomeserverError) -> Finding:
+    return Finding(name, Verdict.FAIL, error.message, error.remedy)

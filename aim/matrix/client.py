@@ -1,0 +1,136 @@
+"""Opens the homeserver: for commands that read, and for those that write. What `app` wires.
+
+In: where the homeserver is and who we are there. Out: a Reader, and only from `open_writer` a Writer too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aim.matrix import mxid
+from aim.matrix.accounts import Accounts
+from aim.matrix.observe import Reader
+from aim.matrix.parallel import Progress
+from aim.matrix.parse import Home
+from aim.matrix.transport import PARALLELISM, READ_TIMEOUT, ReadTransport, Retries, Transport, open_transport
+from aim.matrix.write import Writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Homeserver:
+    """The homeserver and our place on it, as configured."""
+
+    url: str
+    server_name: str
+    bot: str
+    """Our MXID: the listener's `sender_localpart` on `server_name`."""
+    instance: str
+    """`appservice.id`."""
+    as_token: str = field(repr=False)
+    actor_token: str | None = field(default=None, repr=False)
+    """Acts as other users; without it the `as_token` does."""
+    admin_user: str | None = None
+    """Localpart or MXID of an admin to act as where the bot itself is none."""
+    auth: Literal["synapse", "mas"] = "synapse"
+
+    @property
+    def home(self) -> Home:
+        return Home(self.server_name, self.bot, self.instance)
+
+    @property
+    def admin(self) -> str | None:
+        """MXID of `admin_user`."""
+        if self.admin_user is None or self.admin_user.startswith("@"):
+            return self.admin_user
+        return mxid.make(self.admin_user, self.server_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """How to talk to it."""
+
+    parallelism: int = PARALLELISM
+    read_timeout: float = READ_TIMEOUT
+    retries: Retries = field(default_factory=Retries)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a command has that only reads."""
+
+    reader: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What a command has that writes."""
+
+    reader: Reader
+    writer: Writer
+
+
+@asynccontextmanager
+async def open_reader(
+    homeserver: Homeserver, connect: Connect | None = None, progress: Progress | None = None
+) -> AsyncIterator[Reading]:
+    """The homeserver for a command that changes nothing. Sends nothing yet. Raises ConfigError."""
+    connect = connect or Connect()
+    async with open_getter(homeserver, connect) as transport:
+        yield Reading(_reader(homeserver, transport, connect, progress))
+
+
+@asynccontextmanager
+async def open_writer(
+    homeserver: Homeserver, connect: Connect | None = None, progress: Progress | None = None
+) -> AsyncIterator[Writing]:
+    """The homeserver for a command that changes it. Sends nothing yet. Raises ConfigError."""
+    connect = connect or Connect()
+    async with _open(homeserver, connect) as transport:
+        reader = _reader(homeserver, transport.reading(), connect, progress)
+        yield Writing(reader, Writer(transport, homeserver.home))
+
+
+@asynccontextmanager
+async def open_getter(homeserver: Homeserver, connect: Connect | None = None) -> AsyncIterator[ReadTransport]:
+    """Plain GET requests, for `check`. Raises ConfigError."""
+    async with _open(homeserver, connect or Connect()) as transport:
+        yield transport.reading()
+
+
+def accounts(homeserver: Homeserver, transport: ReadTransport, parallelism: int = PARALLELISM) -> Accounts:
+    """The way to the accounts of this homeserver."""
+    return Accounts(
+        transport,
+        homeserver.server_name,
+        admin=homeserver.admin,
+        admin_api=homeserver.auth == "synapse",
+        parallelism=parallelism,
+    )
+
+
+@asynccontextmanager
+async def _open(homeserver: Homeserver, connect: Connect) -> AsyncIterator[Transport]:
+    async with open_transport(
+        homeserver.url,
+        homeserver.as_token,
+        homeserver.actor_token,
+        parallelism=connect.parallelism,
+        retries=connect.retries,
+        read_timeout=connect.read_timeout,
+    ) as transport:
+        yield transport
+
+
+def _reader(
+    homeserver: Homeserver, transport: ReadTransport, connect: Connect, progress: Progress | None
+) -> Reader:
+    return Reader(
+        transport,
+        homeserver.home,
+        accounts(homeserver, transport, connect.parallelism),
+        parallelism=connect.parallelism,
+        progress=progress,
+    )

@@ -1,0 +1,98 @@
+"""Reads how the homeserver is: every managed room, and who has an account. Implements ports.HomeserverReader.
+
+In: GET requests only, by a ReadTransport. Out: world.rooms.Observed. `parse` knows what a room's state means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from mautrix.api import Path
+
+from aim.directory.roster import NOBODY, People, Roster
+from aim.matrix import parse
+from aim.matrix.accounts import Accounts, AccountsWay
+from aim.matrix.parallel import Progress, each
+from aim.matrix.parse import Home
+from aim.matrix.rooms import RoomVersions, joined
+from aim.matrix.transport import PARALLELISM, ReadTransport
+from aim.world.rooms import MARKER_VERSION, Observed, Room
+
+
+class Reader:
+    """Observes the homeserver as the bot."""
+
+    def __init__(
+        self,
+        transport: ReadTransport,
+        home: Home,
+        accounts: Accounts,
+        *,
+        parallelism: int = PARALLELISM,
+        progress: Progress | None = None,
+    ) -> None:
+        """`progress` is told (rooms read, rooms in all)."""
+        self._transport = transport
+        self._home = home
+        self._accounts = accounts
+        self._parallelism = parallelism
+        self._progress = progress
+        self._versions = RoomVersions(transport)
+
+    async def observe(self, roster: Roster, wanted: Collection[str], known: Mapping[str, str]) -> Observed:
+        """Reads every managed room, and which of the `wanted` localparts have an account.
+
+        A room is managed if our bot sent its create event, with the marker of our instance in it.
+        `known` is key → room id as recorded: it decides between two rooms with one key; without it the
+        oldest counts. Raises HomeserverError: never gives a part.
+        """
+
+        async def read(room_id: str) -> Room | None:
+            events = await self._transport.get(Path.v3.rooms[room_id].state)
+            return parse.room(room_id, events, self._home, roster)
+
+        found = await each(read, await joined(self._transport), self._parallelism, self._progress)
+        ours = [room for room in found if room is not None]
+        rooms, duplicates = _choose([r for r in ours if r.marker.version <= MARKER_VERSION], known)
+        return Observed(
+            rooms=rooms,
+            accounts=await self._with_accounts(roster, wanted, ours),
+            duplicates=duplicates,
+            newer={room.marker.key: room.room_id for room in ours if room.marker.version > MARKER_VERSION},
+            server_name=self._home.server_name,
+            bot=self._home.bot,
+            default_room_version=await self._versions.default(),
+        )
+
+    async def accounts_way(self) -> AccountsWay:
+        """How accounts are found, for `aim check`. Raises HomeserverError."""
+        return await self._accounts.way()
+
+    async def _with_accounts(self, roster: Roster, wanted: Collection[str], rooms: Sequence[Room]) -> People:
+        if not wanted:
+            return NOBODY
+        names = set(wanted)
+        listed = await self._accounts.listed(names)
+        if listed is not None:
+            return roster.people(listed)
+        # Whoever is in a room has an account; an invite may be waiting for somebody who has none.
+        inside = NOBODY.union(*(room.joined for room in rooms)) & roster.people(names)
+        unknown = names.difference(roster.localparts(inside))
+        return inside | roster.people(await self._accounts.asked(unknown))
+
+
+def _choose(
+    rooms: Sequence[Room], known: Mapping[str, str]
+) -> tuple[dict[str, Room], dict[str, tuple[str, ...]]]:
+    """Key → the room that counts, and key → ids of the others that carry the same key."""
+    by_key: dict[str, list[Room]] = {}
+    for room in rooms:
+        by_key.setdefault(room.marker.key, []).append(room)
+    chosen: dict[str, Room] = {}
+    others: dict[str, tuple[str, ...]] = {}
+    for key, same in sorted(by_key.items()):
+        same.sort(key=lambda room: (room.room_id != known.get(key), room.created_ts, room.room_id))
+        chosen[key] = same[0]
+        if len(same) > 1:
+            others[key] = tuple(sorted(room.room_id for room in same[1:]))
+    return chosen, others

@@ -1,0 +1,168 @@
+"""From the state of a room, as the homeserver gives it, to a Room. Pure, and never raises.
+
+Comes from `observe` (`GET /rooms/{id}/state`); goes into the world. Anybody in a room can put anything into
+most of its state: what has not the type that the Matrix specification gives it counts as absent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from aim.directory.roster import People, Roster
+from aim.matrix import mxid
+from aim.world.rooms import MARKER_TYPE, Child, Marker, PowerLevels, Room
+
+Content = Mapping[str, object]
+State = Mapping[tuple[str, str], Content]
+"""(event type, state key) → content."""
+
+CONFIGURABLE = (
+    "m.room.name",
+    "m.room.topic",
+    "m.room.avatar",
+    "m.room.join_rules",
+    "m.room.history_visibility",
+    "m.room.encryption",
+)
+"""What Room.state holds."""
+
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,16}\s*", re.ASCII)
+_PRESENT = frozenset({"join", "invite"})
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Who we are: decides what is local and what is ours."""
+
+    server_name: str
+    bot: str
+    """Our own MXID."""
+    instance: str
+
+
+def mapping(value: object) -> Content:
+    """`value` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def strings(value: object) -> list[str]:
+    """The strings of a JSON array; none if it is no array."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def level(value: object) -> int | None:
+    """A power level: an integer, or up to room version 9 a string that holds one; else None."""
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def marker(create: Content, home: Home) -> Marker | None:
+    """The marker in a complete `m.room.create` event, if we ourselves sent it; perhaps of a newer version."""
+    if create.get("sender") != home.bot:
+        return None
+    content = mapping(mapping(create.get("content")).get(MARKER_TYPE))
+    version, key = content.get("version"), content.get("key")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        return None
+    if content.get("instance") != home.instance or not isinstance(key, str):
+        return None
+    return Marker(version, home.instance, key)
+
+
+def room(room_id: str, events: object, home: Home, roster: Roster) -> Room | None:
+    """The room as its state events tell, or None if it does not carry our marker."""
+    create = create_event(events)
+    ours = marker(create, home)
+    if ours is None:
+        return None
+    state = _state(events)
+    members, foreign = _members(state, home, roster)
+    content = mapping(create.get("content"))
+    version, created = content.get("room_version"), create.get("origin_server_ts")
+    return Room(
+        room_id=room_id,
+        marker=ours,
+        # The specification's default for an event that names none.
+        version=version if isinstance(version, str) else "1",
+        created_ts=created if isinstance(created, int) and not isinstance(created, bool) else 0,
+        is_space=content.get("type") == "m.space",
+        joined=People(members["join"]),
+        invited=People(members["invite"]),
+        knocking=People(members["knock"]),
+        banned=People(members["ban"]),
+        foreign=frozenset(foreign),
+        power_levels=power_levels(state.get(("m.room.power_levels", ""), {}), home, roster),
+        children=_children(state),
+        state={kind: state[kind, ""] for kind in CONFIGURABLE if (kind, "") in state},
+    )
+
+
+def create_event(events: object) -> Content:
+    """The `m.room.create` event among the state events of a room; empty if there is none."""
+    return next(
+        (e for e in _events(events) if e.get("type") == "m.room.create" and e.get("state_key") == ""), {}
+    )
+
+
+def power_levels(content: Content, home: Home, roster: Roster) -> PowerLevels:
+    """The content of `m.room.power_levels`, local people apart from the rest."""
+    people: dict[int, int] = {}
+    foreign: dict[str, int] = {}
+    for user, value in mapping(content.get("users")).items():
+        number = level(value)
+        if number is None:
+            continue
+        parts = mxid.split(user)
+        if parts is not None and parts[1] == home.server_name and user != home.bot:
+            people[roster.number(parts[0])] = number
+        else:
+            foreign[user] = number
+    base = {key: value for key, value in content.items() if key != "users"}
+    default = level(base.pop("users_default", None))
+    if default is not None:
+        base["users_default"] = default
+    return PowerLevels(people, foreign, base)
+
+
+def _events(events: object) -> Iterator[Content]:
+    return (event for event in events if isinstance(event, dict)) if isinstance(events, list) else iter(())
+
+
+def _state(events: object) -> State:
+    state: dict[tuple[str, str], Content] = {}
+    for event in _events(events):
+        kind, key, content = event.get("type"), event.get("state_key"), event.get("content")
+        if isinstance(kind, str) and isinstance(key, str) and isinstance(content, dict):
+            state[kind, key] = content
+    return state
+
+
+def _members(state: State, home: Home, roster: Roster) -> tuple[dict[str, list[int]], list[str]]:
+    """Membership → local people by number, and the users of other servers who are in or invited."""
+    members: dict[str, list[int]] = {"join": [], "invite": [], "knock": [], "ban": []}
+    foreign: list[str] = []
+    for (kind, user), content in state.items():
+        if kind != "m.room.member" or user == home.bot:
+            continue
+        membership, parts = content.get("membership"), mxid.split(user)
+        if parts is None or not isinstance(membership, str):
+            continue
+        if parts[1] != home.server_name:
+            if membership in _PRESENT:
+                foreign.append(user)
+        elif membership in members:
+            members[membership].append(roster.number(parts[0]))
+    return members, foreign
+
+
+def _children(state: State) -> dict[str, Child]:
+    children: dict[str, Child] = {}
+    for (kind, room_id), content in state.items():
+        if kind == "m.space.child" and strings(content.get("via")):
+            order = content.get("order")
+            suggested = content.get("suggested") is True
+            children[room_id] = Child(room_id, suggested, order if isinstance(order, str) else None)
+    return children

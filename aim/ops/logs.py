@@ -1,0 +1,51 @@
+"""Logs of the daemon, by structlog: `pretty` for people, `json` for machines, on standard error.
+
+In: level and format as configured. The levels are those of the configuration (`error … silly`); `info` tells
+of every write, `debug` of checks that changed nothing. What is logged is words and ids, never a secret.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.types import EventDict, WrappedLogger
+
+LEVELS = {
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "http": logging.INFO,
+    "verbose": logging.INFO,
+    "debug": logging.DEBUG,
+    "silly": logging.NOTSET,
+}
+
+
+def configure(level: str, format_: str, stream: TextIO = sys.stderr) -> None:
+    """Sets up structlog for this process."""
+    renderer: structlog.types.Processor
+    if format_ == "json":
+        renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+            *([_message_key] if format_ == "json" else []),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _message_key(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """The JSON format calls the text `message`."""
+    event["message"] = event.pop("event")
+    return event

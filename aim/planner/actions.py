@@ -1,0 +1,219 @@
+"""Actions: the typed changes a plan is made of. Small frozen data with an identity, a reason and an order.
+
+Made by `diff`, judged by `guards`, carried out by `provisioner`. One action is one room and one
+person or key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import ClassVar, Self
+
+
+class ActionType(StrEnum):
+    """In the order in which the actions of one room are shown and done."""
+
+    CREATE_SPACE = "create_space"
+    CREATE_ROOM = "create_room"
+    SET_ROOM_STATE = "set_room_state"
+    SET_POWER_LEVEL = "set_power_level"
+    KICK = "kick"
+    INVITE = "invite"
+    REMOVE_CHILD = "remove_child"
+    ADD_CHILD = "add_child"
+
+
+ORDER: Mapping[ActionType, int] = {kind: position for position, kind in enumerate(ActionType)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What all actions share. Never instantiated itself: see the classes below."""
+
+    type: ClassVar[ActionType]
+
+    room: str
+    """Our stable key of the room or space."""
+    space: str
+    """Key of the space it belongs to: itself for a space, the parent for a default room."""
+    reason: str
+    room_id: str | None = None
+    """None while the room does not exist yet."""
+    after: tuple[str, ...] = ()
+    """Identities of the actions this one depends on, sorted."""
+    held: bool = False
+    """True if a guard holds it."""
+
+    @property
+    def target(self) -> str | None:
+        """Who or what in the room is meant: an MXID, an event type, a child's key; None: the room itself."""
+        raise NotImplementedError
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        """What else a reader needs to know; JSON values only, never a secret."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> str:
+        """`type room target`: unique in a plan, equal in the next plan for the same change."""
+        return " ".join((self.type, self.room, self.target or "")).rstrip()
+
+    @property
+    def sort_key(self) -> tuple[str, str, int, str]:
+        """Plans are ordered by space, then room (a space before its rooms), then kind, then target."""
+        return (self.space, "" if self.room == self.space else self.room, ORDER[self.type], self.target or "")
+
+    def hold(self) -> Self:
+        """The same action, held by a guard."""
+        return replace(self, held=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRoom(Action):
+    """`POST /createRoom`, with all its state, marker and complete power levels, and the first invites."""
+
+    type: ClassVar[ActionType] = ActionType.CREATE_ROOM
+
+    name: str
+    parent: str | None
+    """Key of the space it becomes a child of."""
+    room_version: str | None = None
+    """None: the homeserver's default."""
+    state: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Event type → content of the state events with an empty key. `allow` rules name spaces by our key
+    (`{"type": "m.room_membership", "space": key}`), as the room id may not exist yet."""
+    power_levels: Mapping[str, object] = field(default_factory=dict)
+    """All keys of `m.room.power_levels` but `users`."""
+
+    @property
+    def target(self) -> str | None:
+        return None
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {
+            "name": self.name,
+            "parent": self.parent,
+            "room_version": self.room_version,
+            "state": {kind: dict(content) for kind, content in sorted(self.state.items())},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateSpace(CreateRoom):
+    """`POST /createRoom` with `type: m.space`."""
+
+    type: ClassVar[ActionType] = ActionType.CREATE_SPACE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetRoomState(Action):
+    """Writes one state event with an empty key; for `m.room.power_levels`, the keys other than `users`."""
+
+    type: ClassVar[ActionType] = ActionType.SET_ROOM_STATE
+
+    event_type: str
+    content: Mapping[str, object]
+
+    @property
+    def target(self) -> str | None:
+        return self.event_type
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"content": dict(self.content)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddChild(Action):
+    """`m.space.child` in the space `room` for the room or space `child`."""
+
+    type: ClassVar[ActionType] = ActionType.ADD_CHILD
+
+    child: str
+    child_id: str | None
+    suggested: bool = False
+
+    @property
+    def target(self) -> str | None:
+        return self.child
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"child_id": self.child_id, "suggested": self.suggested}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveChild(Action):
+    """Empties `m.space.child` in the space `room` for a room of ours that belongs elsewhere."""
+
+    type: ClassVar[ActionType] = ActionType.REMOVE_CHILD
+
+    child: str
+    child_id: str
+
+    @property
+    def target(self) -> str | None:
+        return self.child
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"child_id": self.child_id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonAction(Action):
+    """An action on one person of our homeserver."""
+
+    person: str
+    """MXID."""
+
+    @property
+    def target(self) -> str | None:
+        return self.person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invite(PersonAction):
+    type: ClassVar[ActionType] = ActionType.INVITE
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kick(PersonAction):
+    """Removes a member, takes an invite back, or refuses a knock."""
+
+    type: ClassVar[ActionType] = ActionType.KICK
+
+    guarded: bool = True
+    """False for somebody who was never entitled and came in after we managed the room."""
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"acting_as": None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPowerLevel(PersonAction):
+    type: ClassVar[ActionType] = ActionType.SET_POWER_LEVEL
+
+    level: int
+    was: int
+
+    @property
+    def is_demotion(self) -> bool:
+        return self.level < self.was
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"acting_as": None, "level": self.level, "was": self.was}
+
+
+AnyAction = CreateRoom | CreateSpace | SetRoomState | AddChild | RemoveChild | Invite | Kick | SetPowerLevel
+"""All there are, for exhaustive matches."""

@@ -1,0 +1,114 @@
+"""What is worth remembering of a cycle, worked out before it starts. Pure.
+
+In: the world and its plan. Out: plain records for the store. Only what is new or changed is in them: in a
+world without changes there is nothing to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from aim.desired.rooms import DesiredRoom
+from aim.directory.roster import NOBODY
+from aim.planner.actions import SetRoomState
+from aim.planner.plan import Plan
+from aim.planner.world import World
+from aim.world.recorded import RecordedRoom, Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Changes to what is recorded."""
+
+    rooms: tuple[RecordedRoom, ...] = ()
+    """Rooms found by their marker, or whose applied properties are known better now."""
+    seen: tuple[Seen, ...] = ()
+    entitled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Room key → localparts entitled (or, where nothing was known, present) for the first time."""
+    held: frozenset[str] | None = None
+    """The new set of held identities, or None if it is the same."""
+    recovery_since: datetime | None = None
+    recovery_changed: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.rooms or self.seen or self.entitled or self.held is not None or self.recovery_changed
+        )
+
+
+def properties_of(desired: DesiredRoom) -> Mapping[str, object]:
+    """What is remembered as applied once a room is made or changed as configured."""
+    return {**desired.state, "suggested": desired.suggested}
+
+
+def remember(world: World, plan: Plan) -> Memory:
+    """What a cycle with this plan has to record before it does anything."""
+    recovery = (world.recorded.recovery_since or world.now) if world.recovering and plan.holding else None
+    return Memory(
+        rooms=tuple(_rooms(world, plan)),
+        seen=tuple(_seen(world)),
+        entitled=dict(_entitled(world)),
+        held=None if plan.holding == world.recorded.held else plan.holding,
+        recovery_since=recovery,
+        recovery_changed=recovery != world.recorded.recovery_since,
+    )
+
+
+def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
+    """Rooms that exist, with their properties as applied: all but those that the plan is about to change."""
+    due: dict[str, set[str]] = {}
+    for action in plan.actions:
+        if isinstance(action, SetRoomState):
+            due.setdefault(action.room, set()).add(action.event_type)
+    for key, desired in world.desired.rooms.items():
+        observed = world.observed.rooms.get(key)
+        if observed is None:
+            continue
+        recorded = world.recorded.rooms.get(key)
+        before = recorded.properties if recorded else None
+        wanted = properties_of(desired)
+        if before is not None:
+            pending = due.get(key, set())
+            wanted = {
+                **before,
+                **{name: value for name, value in wanted.items() if name not in pending},
+            }
+        room = RecordedRoom(key, observed.room_id, wanted)
+        if room != recorded:
+            yield room
+
+
+def _seen(world: World) -> Iterator[Seen]:
+    """People new in the directory, back in it, or gone from it. Those in doubt stay as they are."""
+    seen = world.recorded.seen
+    find = world.roster.find
+    present: set[str] = set()
+    for user in world.desired.directory.users:
+        present.add(user.id)
+        known = seen.get(user.id)
+        number = find(user.localpart)
+        if number is not None and number in world.desired.hands_off:
+            continue
+        if known is None:
+            yield Seen(user.id, user.localpart, user.weak_id, world.now, None)
+        elif known.gone_since is not None or known.weak_id != user.weak_id:
+            yield replace(known, gone_since=None, weak_id=user.weak_id)
+    unresolved = world.desired.directory.unresolved
+    for known in seen.values():
+        if known.gone_since is None and known.id not in present and known.id not in unresolved:
+            yield replace(known, gone_since=world.now)
+
+
+def _entitled(world: World) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for key, desired in world.desired.rooms.items():
+        known = world.recorded.entitled.get(key)
+        now = desired.members - world.desired.hands_off
+        if known is None:
+            # Nothing is known of this room: whoever is in it counts when it comes to kicks.
+            observed = world.observed.rooms.get(key)
+            now |= (observed.joined | observed.invited) if observed else NOBODY
+        new = now - (known or NOBODY)
+        if new:
+            yield key, tuple(world.roster.localparts(new))

@@ -1,0 +1,70 @@
+"""The plan: what the diff found, as the guards let it. Pure.
+
+In: a world, and keys if only a part is asked for. Out: what is shown, saved, approved and executed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aim.directory.model import Problem
+from aim.planner.actions import AnyAction
+from aim.planner.diff import diff
+from aim.planner.guards import Trip, judge
+from aim.planner.keys import Keys
+from aim.planner.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCount:
+    """What the directory held."""
+
+    type: str
+    users: int
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered changes with their reasons, and what a person should know besides."""
+
+    source: SourceCount
+    actions: tuple[AnyAction, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    pending: int = 0
+    """People entitled to something who have no account yet."""
+    trips: tuple[Trip, ...] = ()
+    """The limits that hold something."""
+    holding: frozenset[str] = frozenset()
+    """Identities of everything that is held in the whole world, whatever the keys."""
+
+    @property
+    def held(self) -> tuple[AnyAction, ...]:
+        return tuple(action for action in self.actions if action.held)
+
+    @property
+    def due(self) -> tuple[AnyAction, ...]:
+        """What a cycle would do now."""
+        return tuple(action for action in self.actions if not action.held)
+
+    @property
+    def by_type(self) -> Mapping[str, int]:
+        return dict(sorted(Counter(str(action.type) for action in self.actions).items()))
+
+
+def make_plan(world: World, keys: Keys | None = None) -> Plan:
+    """The plan for the world, or for the part that `keys` cover. Guards always look at the whole world."""
+    whole = diff(world)
+    verdict = judge(world, whole.actions)
+    wanted = whole.actions if keys is None else diff(world, keys).actions
+    directory = world.desired.directory
+    return Plan(
+        source=SourceCount(directory.source, len(directory.users), len(directory.groups)),
+        actions=tuple(action.hold() if action.identity in verdict.held else action for action in wanted),
+        problems=whole.problems,
+        pending=len(whole.pending),
+        trips=verdict.trips,
+        holding=verdict.held,
+    )

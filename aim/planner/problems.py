@@ -1,0 +1,94 @@
+"""Problems that only the whole world shows: what could not, or must not, be done about a room. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aim.desired.rooms import DesiredRoom
+from aim.directory.model import Problem, Severity
+from aim.planner.world import World
+
+_NAMED = 5
+
+
+def world_problems(world: World) -> Iterator[Problem]:
+    """Rooms that carry our marker and are not (only) what the configuration asks for; people who wait."""
+    observed = world.observed
+    for key, room in observed.rooms.items():
+        if key not in world.desired.rooms:
+            yield Problem(
+                Severity.INFO,
+                key,
+                f"is no longer configured; {room.room_id} is left as it is",
+            )
+    for key, room_ids in observed.duplicates.items():
+        kept = observed.rooms[key].room_id if key in observed.rooms else "none"
+        yield Problem(
+            Severity.WARNING,
+            key,
+            f"has more than one room with its marker; {kept} is used, left alone: {', '.join(room_ids)}",
+        )
+    for key, room_id in observed.newer.items():
+        yield Problem(
+            Severity.ERROR,
+            key,
+            f"{room_id} was marked by a newer version of aim and is not touched; upgrade this one",
+        )
+    if world.recovering:
+        yield Problem(
+            Severity.WARNING,
+            "recovery",
+            "the database knows nothing of the rooms that exist, as after its loss: nothing is removed until "
+            "a person approves a plan or no removal is due",
+        )
+    yield from _pending(world)
+
+
+def _pending(world: World) -> Iterator[Problem]:
+    if world.desired.invite_before_login:
+        return
+    directory = world.desired.directory
+    waiting = directory.everyone - world.observed.accounts - world.desired.hands_off
+    if waiting:
+        names = [
+            f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(waiting)[:_NAMED]
+        ]
+        more = f" and {len(waiting) - len(names)} more" if len(waiting) > len(names) else ""
+        yield Problem(
+            Severity.INFO,
+            "pending",
+            f"{len(waiting)} users have no account yet and are invited when it appears: "
+            f"{', '.join(names)}{more}",
+        )
+
+
+def room_problems(world: World, desired: DesiredRoom) -> Iterator[Problem]:
+    """What stands against this one room."""
+    observed = world.observed.rooms.get(desired.key)
+    if observed is None:
+        recorded = world.recorded.rooms.get(desired.key)
+        if recorded is not None and desired.is_space and desired.key not in world.observed.newer:
+            yield Problem(
+                Severity.ERROR,
+                desired.key,
+                f"the space {recorded.room_id} can't be seen any more by {world.observed.bot}; no second "
+                "one is made: invite the bot back, or give the space a new id in the configuration",
+            )
+        return
+    if desired.encrypted is False and "m.room.encryption" in observed.state:
+        yield Problem(
+            Severity.WARNING,
+            desired.key,
+            "is encrypted, and encryption can't be taken back: `encrypted: false` has no effect",
+        )
+    if desired.room_version is not None and desired.room_version != observed.version:
+        yield Problem(
+            Severity.WARNING,
+            desired.key,
+            f"has room version {observed.version}, and a room's version can't change: "
+            f"`room_version: {desired.room_version}` has no effect",
+        )
+    banned = observed.banned & desired.members
+    if banned:
+        names = ", ".join(f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(banned))
+        yield Problem(Severity.INFO, desired.key, f"entitled but banned, and stays so: {names}")

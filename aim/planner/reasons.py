@@ -1,0 +1,67 @@
+"""Why somebody is, or is not, in a room with that level: the words behind each action on a person. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aim.desired.desire import EVERYONE
+from aim.desired.rooms import DesiredRoom, Grant
+from aim.planner.world import World
+
+_NAMED = 2
+"""So many groups are named in a reason; the rest is counted."""
+
+
+class Reasons:
+    """Answers for one world. Looks people up in the directory only when first asked."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._active: Mapping[str, bool] | None = None
+
+    def entitled(self, room: DesiredRoom, person: int) -> str:
+        """Why the person belongs into the room: the group, and the subspaces on the way to it."""
+        for grant in room.grants:
+            if person in grant.people:
+                return _member_of(grant)
+        for key in room.subspaces:
+            subspace = self._world.desired.rooms[key]
+            if person in subspace.members:
+                return f"in its subspace {key}: {self.entitled(subspace, person)}"
+        return "member"
+
+    def level(self, room: DesiredRoom, person: int, level: int) -> str:
+        """Why the person has this level there."""
+        for grant in room.grants:
+            if grant.level == level and person in grant.people:
+                return f"{_member_of(grant)}, which gives level {level}"
+        if person in room.members:
+            return f"no group of theirs gives more than level {level} here"
+        return self.lost(room, person)
+
+    def lost(self, room: DesiredRoom, person: int) -> str:
+        """Why the person has no right to be in the room."""
+        localpart = self._world.roster.localpart(person)
+        active = self._activity().get(localpart)
+        if active is None:
+            known = person in self._world.recorded.entitled.get(room.key, ())
+            return "no longer in the directory" if known else "not in the directory"
+        if not active:
+            return "disabled in the directory"
+        known = person in self._world.recorded.entitled.get(room.key, ())
+        groups = [grant.group for grant in room.grants if grant.group != EVERYONE]
+        if not groups:
+            return "no longer in any subspace" if known else "in no group of this space"
+        named = " or ".join(groups[:_NAMED])
+        if len(groups) > _NAMED:
+            named += f" or {len(groups) - _NAMED} more groups"
+        return f"{'no longer' if known else 'not'} in {named}"
+
+    def _activity(self) -> Mapping[str, bool]:
+        if self._active is None:
+            self._active = {user.localpart: user.active for user in self._world.desired.directory.users}
+        return self._active
+
+
+def _member_of(grant: Grant) -> str:
+    return "in the directory" if grant.group == EVERYONE else f"member of {grant.group}"

@@ -1,0 +1,61 @@
+"""The world: everything a plan depends on, the time included. Equal worlds give equal plans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from aim.desired.rooms import Desired
+from aim.directory.roster import Roster
+from aim.world.recorded import Recorded
+from aim.world.rooms import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many at most: `max(at_least, percent of the people concerned)`."""
+
+    at_least: int = 3
+    percent: float = 10.0
+
+    def of(self, people: int) -> int:
+        """The number allowed among so many people."""
+        return max(self.at_least, int(people * self.percent / 100))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Both limits of one destructive kind."""
+
+    per_space: Limit = field(default_factory=Limit)
+    organisation: Limit = field(default_factory=Limit)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Desired, observed and recorded together, and the time."""
+
+    desired: Desired
+    observed: Observed
+    recorded: Recorded
+    now: datetime
+    """UTC."""
+    allowed_users: Sequence[re.Pattern[str]] = ()
+    """MXIDs that fully match one of these are never kicked or demoted."""
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    """guards.Kind → limits; kinds not named have the defaults."""
+
+    @property
+    def roster(self) -> Roster:
+        return self.desired.directory.roster
+
+    def mxid(self, person: int) -> str:
+        """The full Matrix user id of a person of our homeserver."""
+        return f"@{self.roster.localpart(person)}:{self.observed.server_name}"
+
+    @property
+    def recovering(self) -> bool:
+        """A fresh database met markers of ours, now or earlier: nothing destructive is done."""
+        return self.recorded.recovery_since is not None or (self.recorded.fresh and bool(self.observed.rooms))

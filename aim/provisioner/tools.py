@@ -1,0 +1,40 @@
+"""What carrying out a plan takes: the ports, the clock, and what all rooms of one plan share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from aim.desired.rooms import Desired
+from aim.ports import HomeserverWriter, Outcome, Recorder
+from aim.provisioner.rooms import Rooms
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Wired once."""
+
+    writer: HomeserverWriter
+    recorder: Recorder
+    now: Callable[[], datetime]
+    """UTC."""
+    server_name: str
+    parallelism: int = 16
+    settle: float = 60.0
+    """Seconds after which a `createRoom` whose answer was lost can't be under way any more."""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One plan being carried out."""
+
+    rooms: Rooms
+    desired: Desired
+    tools: Tools
+    gate: asyncio.Semaphore
+    """So many requests at once."""
+    stopping: asyncio.Event
+    progress: Callable[[Outcome], None]

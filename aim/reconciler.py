@@ -1,0 +1,209 @@
+"""The reconciler: gather, decide, act. One cycle, whoever asks for it.
+
+`Observer` gathers the world and makes the plan; it is built from readers only, so that no reading command can
+change anything. `Reconciler` adds the recorder and the executor, and carries plans out. Nothing here knows a
+bridge, a database or Matrix: they come in through ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from aim.config.root import Config
+from aim.desired.desire import desire
+from aim.directory.model import Directory
+from aim.directory.roster import Roster
+from aim.errors import SourceInvalid
+from aim.planner.document import to_document, to_text
+from aim.planner.memory import Memory, remember
+from aim.planner.plan import Plan, make_plan
+from aim.planner.world import Limit, Limits, World
+from aim.ports import (
+    Executor,
+    HomeserverReader,
+    Outcome,
+    OutcomeStatus,
+    RecordedReader,
+    Recorder,
+    Source,
+)
+from aim.world.recorded import Recorded
+from aim.world.rooms import Observed
+
+Clock = Callable[[], datetime]
+"""Gives the time in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Senses:
+    """What looking at the world takes: readers, and nothing that could write."""
+
+    config: Config
+    source: Source
+    homeserver: HomeserverReader
+    recorded: RecordedReader
+    now: Clock
+
+
+class Observer:
+    """Gathers the world and makes the plan."""
+
+    def __init__(self, senses: Senses) -> None:
+        self._senses = senses
+        self._roster = Roster()
+
+    async def directory(self, recorded: Recorded | None = None) -> Directory:
+        """The complete directory. Raises SourceError, also if it is empty where it was not empty before."""
+        directory = await self._senses.source.read(self._roster)
+        if recorded is not None and not directory.users:
+            known = sum(seen.gone_since is None for seen in recorded.seen.values())
+            if known:
+                raise SourceInvalid(
+                    f"the directory is empty, and {known} users were known before",
+                    "nothing is done because of it; look at the source. If everybody has really left, remove "
+                    "the spaces from the configuration",
+                )
+        return directory
+
+    async def recorded(self) -> Recorded:
+        """What is remembered. Raises StoreError."""
+        return await self._senses.recorded.load(self._roster, self._senses.now())
+
+    async def world(self) -> World:
+        """Everything a plan depends on. Raises SourceError, HomeserverError, StoreError."""
+        recorded = await self.recorded()
+        directory = await self.directory(recorded)
+        observed = await self._senses.homeserver.observe(
+            self._roster,
+            self._roster.localparts(directory.everyone),
+            {key: room.room_id for key, room in recorded.rooms.items()},
+        )
+        _refuse_empty_in_recovery(directory, recorded, observed)
+        config = self._senses.config
+        return World(
+            desired=desire(config, directory, observed, recorded),
+            observed=observed,
+            recorded=recorded,
+            now=self._senses.now(),
+            allowed_users=config.provisioner.allowed_users,
+            limits=limits_of(config),
+        )
+
+    async def plan(self) -> Plan:
+        """What a cycle would do now."""
+        return make_plan(await self.world())
+
+
+def _refuse_empty_in_recovery(directory: Directory, recorded: Recorded, observed: Observed) -> None:
+    if not directory.users and recorded.fresh and observed.rooms:
+        raise SourceInvalid(
+            "the directory is empty, but there are spaces made from it",
+            "nothing is done because of it; look at the source",
+        )
+
+
+def limits_of(config: Config) -> Mapping[str, Limits]:
+    """The guards' limits as the planner takes them."""
+    guards = config.provisioner.guards
+    return {
+        kind: Limits(
+            per_space=Limit(guard.per_space.at_least, guard.per_space.percent),
+            organisation=Limit(guard.organisation.at_least, guard.organisation.percent),
+        )
+        for kind, guard in (("kicks", guards.kicks), ("demotions", guards.demotions))
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What one cycle planned, and what became of it."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    agreed: bool = True
+    """False: the plan was shown and declined."""
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """Outcomes that are neither done nor held by a guard."""
+        return tuple(
+            outcome
+            for outcome in self.outcomes
+            if outcome.status in {OutcomeStatus.FAILED, OutcomeStatus.SKIPPED}
+        )
+
+
+Agreement = Callable[[Plan], Awaitable[bool]]
+"""Shows a plan to whoever decides; true if it may be carried out. May raise PlanError."""
+
+
+async def _always(_: Plan) -> bool:
+    return True
+
+
+class Reconciler(Observer):
+    """Carries cycles out. Exists only where the writer's lock is held."""
+
+    def __init__(self, senses: Senses, recorder: Recorder, executor: Executor) -> None:
+        super().__init__(senses)
+        self._recorder = recorder
+        self._executor = executor
+
+    async def cycle(
+        self,
+        stopping: asyncio.Event,
+        *,
+        agree: Agreement = _always,
+        progress: Callable[[Outcome], None] = lambda _: None,
+    ) -> Cycle:
+        """Gather, decide, and, if `agree` says so, act. Raises AimError if any of it can't be done at all."""
+        await self._settle_intents()
+        world = await self.world()
+        plan = make_plan(world)
+        if not await agree(plan):
+            return Cycle(plan, (), agreed=False)
+        memory = remember(world, plan)
+        if not plan.due and not memory:
+            return Cycle(plan, ())
+        cycle = await self._begin(plan, memory)
+        await self._record(memory, world)
+        outcomes = await self._executor.execute(
+            plan,
+            world.desired,
+            {key: room.room_id for key, room in world.observed.rooms.items()},
+            stopping,
+            progress,
+        )
+        if cycle is not None:
+            await self._recorder.end_cycle(cycle, outcomes, self._senses.now())
+        return Cycle(plan, tuple(outcomes))
+
+    async def _settle_intents(self) -> None:
+        intents = await self._recorder.open_intents()
+        if intents:
+            recorded = await self.recorded()
+            await self._executor.settle(intents, [room.room_id for room in recorded.rooms.values()])
+
+    async def _begin(self, plan: Plan, memory: Memory) -> int | None:
+        """Records the cycle before anything of it is done; remembering alone needs no record."""
+        if not plan.due and memory.held is None:
+            return None
+        now = self._senses.now()
+        document = to_document(plan, now)
+        return await self._recorder.begin_cycle(to_text(document), str(document["digest"]), now)
+
+    async def _record(self, memory: Memory, world: World) -> None:
+        recorder, now = self._recorder, self._senses.now()
+        for room in memory.rooms:
+            await recorder.record_room(room, now)
+        if memory.seen:
+            await recorder.record_seen(memory.seen, (), world.desired.directory.source)
+        if memory.entitled:
+            await recorder.record_entitled(memory.entitled, now)
+        if memory.held is not None:
+            await recorder.record_held(memory.held)
+        if memory.recovery_changed:
+            await recorder.record_recovery(memory.recovery_since)

@@ -1,0 +1,24 @@
+"""The store: what we remember, in Postgres. Implements the ports RecordedReader and Recorder.
+
+    wiring ─► recorded, decisions, recorder ─► schema, lock, connection ─► queries (*.sql)
+       └────► embedded ─► binaries
+
+The reader can't write; the recorder exists only for the holder of the writer's lock; decisions of a person
+(`aim approve`, `aim rebind`) are written beside it.
+"""
+
+from aim.store.decisions import DecisionStore
+from aim.store.embedded import embedded
+from aim.store.recorded import RecordedStore
+from aim.store.recorder import RecorderStore
+from aim.store.wiring import open_decisions, open_reader, open_writer
+
+__all__ = [
+    "DecisionStore",
+    "RecordedStore",
+    "RecorderStore",
+    "embedded",
+    "open_decisions",
+    "open_reader",
+    "open_writer",
+]

@@ -1,0 +1,132 @@
+"""Writes what we remember: the port Recorder over Postgres, for the holder of the writer's lock.
+
+In come the port's calls, out go committed rows: each method is one transaction, and what it acknowledged
+survives a crash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from aim.errors import StoreError
+from aim.ports import Outcome, OutcomeStatus
+from aim.store import schema
+from aim.store.connection import BATCH, connected
+from aim.store.decisions import insert_approvals, replace_seen
+from aim.store.lock import holder_name, writers_lock
+from aim.store.queries import QUERIES
+from aim.store.recorded import RecordedStore
+from aim.world.recorded import Approval, Done, RecordedRoom, Seen
+
+_KEEP_DONE = timedelta(days=1)
+"""Well beyond the hour in which they count; the audit keeps the outcomes."""
+
+
+class RecorderStore(RecordedStore):
+    """Recorder over the session that holds the writer's lock. All methods: see ports.Recorder."""
+
+    async def begin_cycle(self, plan_json: str, digest: str, now: datetime) -> int:
+        """A cycle that still seems to run was killed, and is marked as interrupted."""
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["interrupt_cycles"])
+            await connection.execute(QUERIES["prune_done"], now - _KEEP_DONE)
+            cycle: int = await connection.fetchval(QUERIES["begin_cycle"], now, digest, plan_json)
+            return cycle
+
+    async def end_cycle(self, cycle: int, outcomes: Sequence[Outcome], now: datetime) -> None:
+        """The cycle failed if any of its outcomes did. StoreError for a cycle that is not running."""
+        failed = any(outcome.status is OutcomeStatus.FAILED for outcome in outcomes)
+        async with self._session.transaction() as connection:
+            ended = await connection.fetchval(
+                QUERIES["end_cycle"], cycle, now, "failed" if failed else "done"
+            )
+            if ended is None:
+                raise StoreError(f"cycle {cycle} is not running", "please report this")
+            await _insert_outcomes(connection, cycle, outcomes, now)
+
+    async def intend_room(self, key: str, now: datetime) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["intend_room"], key, now)
+
+    async def open_intents(self) -> Mapping[str, datetime]:
+        async with self._session.snapshot() as connection:
+            return {row["key"]: row["intended_at"] for row in await connection.fetch(QUERIES["open_intents"])}
+
+    async def record_room(self, room: RecordedRoom, now: datetime) -> None:
+        properties = None if room.properties is None else json.dumps(dict(room.properties))
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["record_room"], room.key, room.room_id, properties, now)
+            await connection.execute(QUERIES["close_intent"], room.key)
+
+    async def record_done(self, done: Done) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(
+                QUERIES["record_done"], done.identity, done.kind, done.space, done.person, done.at
+            )
+
+    async def record_seen(self, seen: Sequence[Seen], forget: Collection[str], source: str) -> None:
+        async with self._session.transaction() as connection:
+            await replace_seen(connection, seen, forget)
+            await connection.execute(QUERIES["record_source"], source)
+
+    async def record_entitled(self, new: Mapping[str, Collection[str]], now: datetime) -> None:
+        async with self._session.transaction() as connection:
+            await connection.executemany(
+                QUERIES["record_entitled"], [(key, list(localparts), now) for key, localparts in new.items()]
+            )
+
+    async def record_held(self, identities: Collection[str]) -> None:
+        """Those that were held before keep the time since when."""
+        held = list(identities)
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["release_held"], held)
+            await connection.execute(QUERIES["record_held"], held)
+
+    async def record_recovery(self, since: datetime | None) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["record_recovery"], since)
+
+    async def approve(self, approvals: Sequence[Approval], digest: str, now: datetime) -> None:
+        async with self._session.transaction() as connection:
+            await insert_approvals(connection, approvals, digest, now)
+
+
+@asynccontextmanager
+async def open_recorder(dsn: str, *, name: str = "aim", wait: bool = False) -> AsyncIterator[RecorderStore]:
+    """The recorder of the database behind `dsn`, migrated, for as long as we hold the writer's lock.
+
+    `name` (`aim run`, say) is told to whoever finds the lock taken. With `wait` it waits for the lock, else
+    raises StoreBusy. Raises StoreError; a recorder whose connection was lost raises it from then on.
+    """
+    async with (
+        connected(dsn, name=holder_name(name), read_only=False) as session,
+        writers_lock(session, wait=wait),
+    ):
+        async with session.use() as connection:
+            await schema.migrate(connection)
+        yield RecorderStore(session)
+
+
+async def _insert_outcomes(
+    connection: asyncpg.Connection, cycle: int, outcomes: Sequence[Outcome], now: datetime
+) -> None:
+    for start in range(0, len(outcomes), BATCH):
+        batch = outcomes[start : start + BATCH]
+        await connection.execute(
+            QUERIES["insert_outcomes"],
+            cycle,
+            list(range(start, start + len(batch))),
+            [outcome.action.type.value for outcome in batch],
+            [outcome.action.room for outcome in batch],
+            [outcome.action.target for outcome in batch],
+            [outcome.action.reason for outcome in batch],
+            [outcome.status.value for outcome in batch],
+            # A homeserver may send any character back; Postgres keeps all but this one.
+            [outcome.message.replace("\x00", "\ufffd") for outcome in batch],
+            now,
+        )

@@ -1,0 +1,64 @@
+"""Opens the store by configuration: `database.url` if given, else the embedded Postgres under `data_dir`.
+
+The top of the store, for `app` to call. Out go the ports' implementations, good inside their contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aim.ports import RecordedReader, Recorder
+from aim.store.decisions import DecisionStore, nothing_to_decide, open_decision_store
+from aim.store.embedded import embedded
+from aim.store.recorded import NothingRecorded, open_recorded
+from aim.store.recorder import open_recorder
+
+
+@asynccontextmanager
+async def open_reader(database_url: str | None, data_dir: Path) -> AsyncIterator[RecordedReader]:
+    """What we remember, to read. Makes no database and no file where there are none. Raises StoreError."""
+    async with _dsn(database_url, data_dir, create=False) as dsn:
+        if dsn is None:
+            yield NothingRecorded()
+            return
+        async with open_recorded(dsn) as reader:
+            yield reader
+
+
+@asynccontextmanager
+async def open_writer(
+    database_url: str | None, data_dir: Path, *, name: str = "aim", wait: bool = False
+) -> AsyncIterator[Recorder]:
+    """What we remember, to read and write, for as long as we are the one writer; migrated.
+
+    `name` is the command (`aim run`), told to others who want to write. Raises StoreBusy if there is another
+    writer, unless told to `wait` until it leaves; raises StoreError.
+    """
+    async with _dsn(database_url, data_dir, create=True) as dsn:
+        assert dsn is not None, "create=True makes what is missing"
+        async with open_recorder(dsn, name=name, wait=wait) as recorder:
+            yield recorder
+
+
+@asynccontextmanager
+async def open_decisions(database_url: str | None, data_dir: Path) -> AsyncIterator[DecisionStore]:
+    """What we remember, to read, and to write a person's decisions beside a running writer.
+
+    Raises StoreError, also if nothing was ever written.
+    """
+    async with _dsn(database_url, data_dir, create=False) as dsn:
+        if dsn is None:
+            raise nothing_to_decide()
+        async with open_decision_store(dsn) as decisions:
+            yield decisions
+
+
+@asynccontextmanager
+async def _dsn(database_url: str | None, data_dir: Path, *, create: bool) -> AsyncIterator[str | None]:
+    if database_url is not None:
+        yield database_url
+        return
+    async with embedded(data_dir, create=create) as dsn:
+        yield dsn

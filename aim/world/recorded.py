@@ -1,0 +1,82 @@
+"""What we ourselves remember: what we last did, own, and whom we have seen. Plain frozen data.
+
+Kept in Postgres by `store`; read by the planner, never written by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from aim.directory.roster import People
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A user who was in a complete directory at some time."""
+
+    id: str
+    localpart: str
+    weak_id: bool
+    first_seen: datetime
+    gone_since: datetime | None
+    """None while in the directory; else when they were first missed. UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRoom:
+    """A room or space that we made or took over."""
+
+    key: str
+    room_id: str
+    properties: Mapping[str, object] | None
+    """The configured properties last applied (desired.rooms), or None if that is not known (adopted)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A destructive action that was begun: counts against the guards for an hour, whatever came of it."""
+
+    identity: str
+    """Identity of the action: `type room target`."""
+    kind: str
+    """planner.guards.Kind: kicks, demotions, …"""
+    space: str
+    """Key of the space it happened in."""
+    person: str
+    """Localpart."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A person let this one held action go, until `until`."""
+
+    identity: str
+    approved_by: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Everything remembered, as one snapshot."""
+
+    fresh: bool = True
+    """The database has never been written to: no cycle, no room, nobody seen."""
+    recovery_since: datetime | None = None
+    """A fresh database met markers of ours then: nothing destructive until approved, or nothing is held."""
+    source: str | None = None
+    """Identity of the source that `seen` belongs to (its type, and where the spec gives one, its id)."""
+    rooms: Mapping[str, RecordedRoom] = field(default_factory=dict)
+    """By key; rooms since given up included."""
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    """By user id."""
+    entitled: Mapping[str, People] = field(default_factory=dict)
+    """Room key → everyone who was ever entitled to be in it: kicking them counts against the guards."""
+    done: tuple[Done, ...] = ()
+    """Destructive actions of the last hour."""
+    held: frozenset[str] = frozenset()
+    """Identities that a guard holds: time does not release them."""
+    approvals: Mapping[str, Approval] = field(default_factory=dict)
+    """By identity of the action; unexpired ones."""

@@ -1,0 +1,100 @@
+"""Rooms and spaces on the homeserver as we observe them. Plain frozen data, no Matrix library types.
+
+Filled by `matrix.observe` from `GET /rooms/{id}/state` (Client-Server API, Room state); read by the planner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aim.directory.roster import NOBODY, People
+
+MARKER_TYPE = "aim.managed"
+"""Key of our marker in the `m.room.create` content of rooms that we make."""
+MARKER_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What tells a room of ours: in its create event, sent by our own bot, never redactable."""
+
+    version: int
+    instance: str
+    """`appservice.id`: two of us with different ids on one homeserver keep apart."""
+    key: str
+    """Our stable key of the room: the space id, or `<space id>/<default room id>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLevels:
+    """The content of `m.room.power_levels`, people apart from the rest.
+
+    Defaults are those of the Matrix specification for an event that exists.
+    """
+
+    people: Mapping[int, int] = field(default_factory=dict)
+    """Roster number → level, for local users named in `users`."""
+    foreign: Mapping[str, int] = field(default_factory=dict)
+    """MXID → level, for everybody else named in `users`, and the bot."""
+    base: Mapping[str, object] = field(default_factory=dict)
+    """All other keys as they are: users_default, events, ban, kick, …"""
+
+    @property
+    def users_default(self) -> int:
+        value = self.base.get("users_default", 0)
+        return value if isinstance(value, int) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One `m.space.child` of a space."""
+
+    room_id: str
+    suggested: bool = False
+    order: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One managed room or space, as observed. Membership sets hold local users, the bot left out."""
+
+    room_id: str
+    marker: Marker
+    version: str
+    created_ts: int
+    """`origin_server_ts` of the create event, milliseconds since the epoch, as the server says."""
+    is_space: bool = False
+    joined: People = NOBODY
+    invited: People = NOBODY
+    knocking: People = NOBODY
+    banned: People = NOBODY
+    left: Mapping[int, int] = field(default_factory=dict)
+    """Who left, declined an invite or withdrew a knock themselves → `origin_server_ts`, milliseconds."""
+    foreign: frozenset[str] = frozenset()
+    """MXIDs of users of other servers who are joined or invited: never touched."""
+    power_levels: PowerLevels = field(default_factory=PowerLevels)
+    children: Mapping[str, Child] = field(default_factory=dict)
+    """By room id; only children with a non-empty `via` (Client-Server API, m.space.child)."""
+    state: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Content of the state events with an empty key that a configuration can set: m.room.name,
+    m.room.topic, m.room.avatar, m.room.join_rules, m.room.history_visibility, m.room.encryption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """How the homeserver is."""
+
+    rooms: Mapping[str, Room]
+    """Our stable key → the room. If two rooms carry one key, the recorded or else the oldest one."""
+    accounts: People
+    """Local users who have an account that can take an invite."""
+    duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Key → room ids of further rooms with the same marker: left alone, reported."""
+    newer: Mapping[str, str] = field(default_factory=dict)
+    """Key → room id of rooms whose marker is of a newer version than we know: hands off."""
+    server_name: str = ""
+    bot: str = ""
+    """Our own MXID."""
+    default_room_version: str = ""
+    """What the homeserver makes when no version is asked for."""

@@ -1,0 +1,127 @@
+"""`aim check` of the homeserver, on a real Synapse: what is well, and each thing that can be wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aim.demo.homeserver import free_port
+from aim.matrix.check import Finding, Verdict, check
+from tests.contract.test_matrix_homeserver import settings
+from tests.servers.proxy import NewProxy, Proxy, Request
+from tests.servers.synapse import Homeserver
+
+
+@pytest.fixture
+async def proxy(homeserver: Homeserver, new_proxy: NewProxy) -> Proxy:
+    return await new_proxy(homeserver.base_url)
+
+
+async def findings(homeserver: Homeserver, proxy: Proxy, **changes: Any) -> dict[str, Finding]:
+    found = await check(settings(homeserver, **{"url": proxy.url, **changes}), changes.pop("versions", ()))
+    assert {request.method for request in proxy.requests} <= {"GET"}
+    assert all(finding.remedy for finding in found if finding.verdict is not Verdict.OK)
+    return {finding.name: finding for finding in found}
+
+
+def verdicts(found: dict[str, Finding]) -> dict[str, str]:
+    return {name: finding.verdict.value for name, finding in found.items()}
+
+
+def registration(request: Request) -> bool:
+    return request.path.endswith("/register/available")
+
+
+async def test_all_is_well(homeserver: Homeserver, proxy: Proxy) -> None:
+    found = await findings(homeserver, proxy, admin_user="root")
+    assert verdicts(found) == {
+        "homeserver": "ok",
+        "as_token": "ok",
+        "acting as users": "ok",
+        "accounts": "ok",
+        "registration": "ok",
+        "room version": "ok",
+    }
+    assert "Synapse 1." in found["homeserver"].message
+    assert homeserver.bot in found["as_token"].message
+    assert homeserver.admin in found["accounts"].message
+    assert "12" in found["room version"].message
+
+
+async def test_no_admin(homeserver: Homeserver, proxy: Proxy) -> None:
+    found = await findings(homeserver, proxy)
+    assert found["accounts"].verdict is Verdict.WARN
+    assert "admin_user" in found["accounts"].remedy
+    assert (await findings(homeserver, proxy, auth="mas"))["accounts"].verdict is Verdict.OK
+
+
+async def test_nobody_there(homeserver: Homeserver, proxy: Proxy) -> None:
+    found = await findings(homeserver, proxy, url=f"http://127.0.0.1:{free_port()}")
+    assert verdicts(found) == {"homeserver": "fail"}
+
+
+async def test_something_else_there(homeserver: Homeserver, proxy: Proxy) -> None:
+    proxy.fail(lambda request: request.path.endswith("/versions"), status=404, errcode="M_UNRECOGNIZED")
+    found = await findings(homeserver, proxy)
+    assert verdicts(found) == {"homeserver": "fail"}
+    assert "homeserver.url" in found["homeserver"].remedy
+
+
+async def test_a_wrong_token(homeserver: Homeserver, proxy: Proxy) -> None:
+    found = await findings(homeserver, proxy, as_token="wrong")
+    assert verdicts(found) == {"homeserver": "ok", "as_token": "fail"}
+    assert "registration" in found["as_token"].remedy
+
+
+async def test_a_wrong_server_name(homeserver: Homeserver, proxy: Proxy) -> None:
+    found = await findings(homeserver, proxy, server_name="example.org", bot="@aim:example.org")
+    assert verdicts(found) == {"homeserver": "ok", "as_token": "fail"}
+    assert homeserver.bot in found["as_token"].message
+    assert "@aim:example.org" in found["as_token"].message
+
+
+async def test_no_actor(homeserver: Homeserver, proxy: Proxy) -> None:
+    found = await findings(homeserver, proxy, actor_token=None)
+    assert found["acting as users"].verdict is Verdict.FAIL
+    assert "actor_token" in found["acting as users"].remedy
+    await homeserver.request(
+        "POST",
+        "/_matrix/client/v3/register",
+        {
+            "type": "m.login.application_service",
+            "username": homeserver.appservice.sender_localpart,
+            "inhibit_login": True,
+        },
+        token=homeserver.as_token,
+    )
+    await homeserver.as_admin("PUT", f"/_synapse/admin/v1/users/{homeserver.bot}/admin", {"admin": True})
+    # A bot that may list the accounts does not need to ask each person.
+    found = await findings(homeserver, proxy, actor_token=None)
+    assert found["acting as users"].verdict is Verdict.WARN
+    assert found["accounts"].verdict is Verdict.OK
+
+
+async def test_registration(homeserver: Homeserver, proxy: Proxy) -> None:
+    answers = [
+        (400, "M_USER_IN_USE", "warn"),
+        (403, "M_FORBIDDEN", "ok"),
+        (404, "M_UNRECOGNIZED", "ok"),
+        (500, "M_UNKNOWN", "fail"),
+    ]
+    for status, errcode, verdict in answers:
+        proxy.fail(registration, times=None, status=status, errcode=errcode)
+        assert verdicts(await findings(homeserver, proxy))["registration"] == verdict
+        proxy.behave()
+
+
+async def test_a_room_version_that_the_homeserver_cannot_make(homeserver: Homeserver, proxy: Proxy) -> None:
+    found = await check(settings(homeserver, url=proxy.url), ["10", "99"])
+    assert found[-1].verdict is Verdict.FAIL
+    assert "99" in found[-1].message
+
+
+async def test_a_homeserver_that_goes_away_midway(homeserver: Homeserver, proxy: Proxy) -> None:
+    proxy.fail(lambda request: request.path.startswith("/_synapse/admin/v3"), times=None, status=500)
+    found = await check(settings(homeserver, url=proxy.url))
+    assert [finding.verdict.value for finding in found] == ["ok", "ok", "fail"]
