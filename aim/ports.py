@@ -157,7 +157,13 @@ class Recorder(RecordedReader, Protocol):
         """Records a cycle with its plan before anything of it is done; gives the cycle's id."""
         ...
 
-    async def end_cycle(self, cycle: int, outcomes: Sequence[Outcome], now: datetime) -> None: ...
+    async def record_outcomes(self, cycle: int, outcomes: Mapping[int, Outcome], now: datetime) -> None:
+        """Position in the plan → what became of that action, while the cycle goes on."""
+        ...
+
+    async def end_cycle(self, cycle: int, outcomes: Sequence[Outcome], now: datetime) -> None:
+        """The cycle is over; `outcomes` are all of them, those recorded before included."""
+        ...
 
     async def intend_room(self, key: str, now: datetime) -> None:
         """A `createRoom` for `key` is about to be sent."""

@@ -8,7 +8,8 @@ bridge, a database or Matrix: they come in through ports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -136,6 +137,45 @@ class Cycle:
         )
 
 
+class Ledger:
+    """Records outcomes while the cycle goes on, so that being killed loses no more than the last moment's."""
+
+    EVERY = 1.0
+    """Seconds."""
+
+    def __init__(
+        self, recorder: Recorder, cycle: int, plan: Plan, now: Clock, progress: Callable[[Outcome], None]
+    ) -> None:
+        self._recorder = recorder
+        self._cycle = cycle
+        self._now = now
+        self._progress = progress
+        self._positions = {action.identity: position for position, action in enumerate(plan.actions)}
+        self._fresh: dict[int, Outcome] = {}
+
+    def note(self, outcome: Outcome) -> None:
+        """One more outcome."""
+        self._fresh[self._positions[outcome.action.identity]] = outcome
+        self._progress(outcome)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Keeps it written while the body runs."""
+        keeper = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self.EVERY)
+            fresh, self._fresh = self._fresh, {}
+            if fresh:
+                await self._recorder.record_outcomes(self._cycle, fresh, self._now())
+
+
 Agreement = Callable[[Plan], Awaitable[bool]]
 """Shows a plan to whoever decides; true if it may be carried out. May raise PlanError."""
 
@@ -168,17 +208,23 @@ class Reconciler(Observer):
         memory = remember(world, plan)
         if not plan.due and not memory:
             return Cycle(plan, ())
+        if memory.recovery_since is not None and memory.recovery_changed:
+            # First of all: a database that holds something, but not this, would look like a sound one.
+            await self._recorder.record_recovery(memory.recovery_since)
         cycle = await self._begin(plan, memory)
         await self._record(memory, world)
-        outcomes = await self._executor.execute(
-            plan,
-            world.desired,
-            {key: room.room_id for key, room in world.observed.rooms.items()},
-            stopping,
-            progress,
-        )
-        if cycle is not None:
-            await self._recorder.end_cycle(cycle, outcomes, self._senses.now())
+        if cycle is None:
+            return Cycle(plan, ())
+        ledger = Ledger(self._recorder, cycle, plan, self._senses.now, progress)
+        async with ledger.kept():
+            outcomes = await self._executor.execute(
+                plan,
+                world.desired,
+                {key: room.room_id for key, room in world.observed.rooms.items()},
+                stopping,
+                ledger.note,
+            )
+        await self._recorder.end_cycle(cycle, outcomes, self._senses.now())
         return Cycle(plan, tuple(outcomes))
 
     async def _settle_intents(self) -> None:
@@ -205,5 +251,5 @@ class Reconciler(Observer):
             await recorder.record_entitled(memory.entitled, now)
         if memory.held is not None:
             await recorder.record_held(memory.held)
-        if memory.recovery_changed:
-            await recorder.record_recovery(memory.recovery_since)
+        if memory.recovery_since is None and memory.recovery_changed:
+            await recorder.record_recovery(None)

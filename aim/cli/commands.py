@@ -23,7 +23,7 @@ from aim.planner.document import digest, read_saved, to_document, to_text
 from aim.planner.plan import Plan
 from aim.planner.render import render, summary
 from aim.ports import Outcome
-from aim.reconciler import Cycle, Reconciler
+from aim.reconciler import Agreement, Cycle
 
 DONE, ERROR, CHANGES, HELD = 0, 1, 2, 3
 
@@ -79,8 +79,8 @@ def plan(path: Path, *, json: bool, out: Path | None, detailed_exitcode: bool, u
 
 
 async def _plan(config: Config) -> Plan:
-    with show.progress("reading rooms") as progress:
-        async with app.observing(config, progress) as observer:
+    with show.Bar("reading rooms") as bar:
+        async with app.observing(config, bar.step) as observer:
             return await observer.plan()
 
 
@@ -107,28 +107,33 @@ async def _apply(config: Config, *, yes: bool, saved: str | None, unfold: bool) 
         show.say(render(made, unfold=unfold) if saved is None else summary(made))
         return not made.due or yes or await asyncio.to_thread(_ask, len(made.due))
 
-    with show.progress("reading rooms") as reading:
-        async with app.reconciling(config, "aim apply", reading) as reconciler:
-            return await _cycle(reconciler, agree)
+    with show.Bar("reading rooms") as reading, show.Bar("carrying out") as carrying:
+        async with app.reconciling(config, "aim apply", reading.step) as reconciler:
+            tally = _Tally(carrying)
+            return await reconciler.cycle(asyncio.Event(), agree=tally.watching(agree), progress=tally.tell)
 
 
-async def _cycle(reconciler: Reconciler, agree: Any) -> Cycle:
-    done = 0
-    total = 0
+class _Tally:
+    """Counts what is done of what the plan has due."""
 
-    async def count(made: Plan) -> bool:
-        nonlocal total
-        total = len(made.due)
-        return bool(await agree(made))
+    def __init__(self, bar: show.Bar) -> None:
+        self._bar = bar
+        self._done = 0
+        self._total = 0
 
-    with show.progress("carrying out") as step:
+    def watching(self, agree: Agreement) -> Agreement:
+        """`agree`, overheard for the number of actions."""
 
-        def tell(_: Outcome) -> None:
-            nonlocal done
-            done += 1
-            step(done, total)
+        async def overheard(made: Plan) -> bool:
+            self._total = len(made.due)
+            return await agree(made)
 
-        return await reconciler.cycle(asyncio.Event(), agree=count, progress=tell)
+        return overheard
+
+    def tell(self, _: Outcome) -> None:
+        """One more is done."""
+        self._done += 1
+        self._bar.step(self._done, self._total)
 
 
 def _ask(count: int) -> bool:

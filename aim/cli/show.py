@@ -5,11 +5,11 @@ everything about the way there on standard error. No colour where there is no te
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 from rich.tree import Tree
 
@@ -103,17 +103,40 @@ def directory(found: Directory) -> RenderableType:
     return tree
 
 
-Step = Callable[[int, int], None]
-"""Told (done, total)."""
+class Bar:
+    """Progress on standard error while something long goes on; nothing where there is no terminal.
 
+    Appears with the first step and goes away with the last, so that plans and questions have the terminal
+    to themselves. A context manager, to go away in any case.
+    """
 
-@contextmanager
-def progress(what: str) -> Iterator[Step]:
-    """A bar on standard error while something long goes on; nothing where there is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err(), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._shown: tuple[Progress, TaskID] | None = None
+        self._wanted = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hide()
+
+    def step(self, done: int, total: int) -> None:
+        """So many of so many are done."""
+        if done >= total:
+            self._hide()
+        elif self._wanted:
+            progress, task = self._shown or self._show()
+            progress.update(task, completed=done, total=total)
+
+    def _show(self) -> tuple[Progress, TaskID]:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        progress = Progress(*columns, console=err(), transient=True)
+        progress.start()
+        self._shown = progress, progress.add_task(self._what, total=None)
+        return self._shown
+
+    def _hide(self) -> None:
+        if self._shown is not None:
+            self._shown[0].stop()
+            self._shown = None

@@ -16,7 +16,7 @@ from aim.desired.identity import conflicts, hands_off
 from aim.desired.rooms import Desired, DesiredRoom, Grant
 from aim.desired.unknown import unknown_group
 from aim.directory.model import Directory, Problem, Severity
-from aim.directory.roster import NOBODY, People
+from aim.directory.roster import NOBODY, People, union
 from aim.world.recorded import Recorded
 from aim.world.rooms import Observed
 
@@ -37,16 +37,33 @@ def desire(config: Config, directory: Directory, observed: Observed, recorded: R
     found = conflicts(directory.users, recorded.seen)
     mapping = _Mapping(config, directory, observed)
     mapping.add_spaces()
+    ourselves = _ourselves(directory, observed)
     return Desired(
         directory=directory,
         rooms=mapping.rooms,
-        hands_off=hands_off(directory, recorded, found),
+        hands_off=hands_off(directory, recorded, found) | ourselves,
         invite_before_login=config.provisioner.invite_before_first_login,
         problems=(
             *directory.problems,
             *(conflict.problem(observed.server_name) for conflict in found),
+            *([_bot_in_directory(observed.bot)] if ourselves & directory.everyone else ()),
             *mapping.problems,
         ),
+    )
+
+
+def _ourselves(directory: Directory, observed: Observed) -> People:
+    """Our own account, if the directory (or anything else) speaks of somebody of that name."""
+    bot = directory.roster.find(observed.bot[1:].removesuffix(f":{observed.server_name}"))
+    return NOBODY if bot is None else People([bot])
+
+
+def _bot_in_directory(bot: str) -> Problem:
+    return Problem(
+        Severity.ERROR,
+        bot,
+        "is our own account, and a user of the directory comes to it too; that user is not touched: keep "
+        "them out of the source, or choose another appservice.sender_localpart",
     )
 
 
@@ -96,9 +113,9 @@ class _Mapping:
         )
 
     def _gather(self, space: SpaceConfig) -> People:
-        below = NOBODY.union(*(self._gather(subspace) for subspace in space.subspaces))
+        below = union(self._gather(subspace) for subspace in space.subspaces)
         grants = tuple(self._grants(space))
-        members = below.union(*(grant.people for grant in grants))
+        members = below | union(grant.people for grant in grants)
         self._memberships[space.id] = _Membership(grants, below, members)
         return members
 
@@ -177,12 +194,14 @@ def levels_of(grants: Sequence[Grant], members_below: People = NOBODY) -> Mappin
     by_level: dict[int, list[People]] = {0: [members_below]}
     for grant in grants:
         by_level.setdefault(grant.level, []).append(grant.people)
-    if len(by_level) == 1:
-        return {}
+    from_the_top = sorted(by_level, reverse=True)
+    if from_the_top[-1] == 0:
+        # Below the default nobody is left whom it would raise.
+        from_the_top.pop()
     levels: dict[int, People] = {}
     higher = NOBODY
-    for level in sorted(by_level, reverse=True):
-        people = NOBODY.union(*by_level[level])
+    for level in from_the_top:
+        people = union(by_level[level])
         if level and (rest := people - higher):
             levels[level] = rest
         higher |= people

@@ -52,6 +52,10 @@ class DesiredRoom:
     encrypted: bool | None = None
     """What the configuration says, to notice what can't be undone."""
 
+    def levels_by_person(self) -> dict[int, int]:
+        """Person → level, other than the default 0."""
+        return {person: level for level, people in self.levels.items() for person in people}
+
     def level_of(self, person: int) -> int:
         """The level that the directory gives this person here."""
         for level, people in self.levels.items():

@@ -113,7 +113,7 @@ class Reader:
             dn=dn,
             weak_id=strong is None,
         )
-        others = () if len(uids) == 1 and self._rules.uid[0] == "uid" else _other_uids(attributes, uids)
+        others = () if len(uids) == 1 and self._rules.uid[:1] == ("uid",) else _other_uids(attributes, uids)
         self._people.append(Person(user, key, others, _primary_group(attributes)))
 
     def _localpart(self, dn: str, uids: list[str]) -> str | None:

@@ -8,6 +8,8 @@ The numbers mean nothing outside the process: nothing stored, printed or compare
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 
 from pyroaring import FrozenBitMap
 
@@ -15,6 +17,12 @@ People = FrozenBitMap
 """An immutable set of people: their numbers in one roster."""
 
 NOBODY = People()
+
+
+def union(several: Iterable[People]) -> People:
+    """Everybody in one of them. For a few small sets many times quicker than `People.union`, which is made
+    for merging many at once."""
+    return reduce(or_, several, NOBODY)
 
 
 class Roster:

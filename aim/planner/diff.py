@@ -6,13 +6,14 @@ that what agrees costs next to nothing; actions, reasons and names are made only
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from aim.desired.levels import base_levels
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem
-from aim.directory.roster import NOBODY, People
+from aim.directory.roster import NOBODY, People, union
 from aim.planner.actions import (
     AddChild,
     AnyAction,
@@ -79,7 +80,8 @@ def _scope(world: World, room: DesiredRoom, keys: Keys | None) -> People | None:
 def _pending(world: World) -> People:
     if world.desired.invite_before_login:
         return NOBODY
-    entitled = NOBODY.union(*(room.members for room in world.desired.rooms.values() if room.is_space))
+    # The members of a space at the top include those of all spaces below it.
+    entitled = union(room.members for room in world.desired.rooms.values() if room.parent is None)
     return entitled - world.observed.accounts - world.desired.hands_off
 
 
@@ -93,6 +95,9 @@ class _Comparison:
         # In an unchanged world this is what makes a room of ten thousand cost a few microseconds.
         self._invitable = None if world.desired.invite_before_login else observed.accounts
         self._room_ids = {key: room.room_id for key, room in observed.rooms.items()}
+        self._children_by_parent: dict[str | None, list[DesiredRoom]] = defaultdict(list)
+        for room in world.desired.rooms.values():
+            self._children_by_parent[room.parent].append(room)
         self._keys_by_id = {room_id: key for key, room_id in self._room_ids.items()}
 
     def room(self, desired: DesiredRoom, scope: People | None) -> Iterator[AnyAction]:
@@ -110,12 +115,14 @@ class _Comparison:
 
     def is_new(self, key: str) -> bool:
         """Whether the room is to be made. One that we made before and that is gone is never made again."""
-        return (
-            key in self._world.desired.rooms
-            and key not in self._world.observed.rooms
-            and key not in self._world.observed.newer
-            and key not in self._world.recorded.rooms
-        )
+        world = self._world
+        room = world.desired.rooms.get(key)
+        if room is None or key in world.observed.rooms:
+            return False
+        if key in world.observed.newer or key in world.recorded.rooms:
+            return False
+        # Nobody could find or join a default room whose space is lost.
+        return room.is_space or room.parent is None or self._will_exist(room.parent)
 
     # -- a room that does not exist yet ------------------------------------------------------------------
 
@@ -156,11 +163,7 @@ class _Comparison:
                 yield self._add_child(desired, child, None)
 
     def _children_of(self, key: str) -> list[DesiredRoom]:
-        return [
-            room
-            for room in self._world.desired.rooms.values()
-            if room.parent == key and self._will_exist(room.key)
-        ]
+        return [room for room in self._children_by_parent[key] if self._will_exist(room.key)]
 
     def _add_child(self, parent: DesiredRoom, child: DesiredRoom, parent_id: str | None) -> AddChild:
         after = [_creation_identity(room) for room in (parent, child) if self.is_new(room.key)]
@@ -224,13 +227,15 @@ class _Comparison:
 
     def _levels(self, desired: DesiredRoom, observed: Room, scope: People | None) -> Iterator[AnyAction]:
         holders = observed.power_levels.people
-        concerned = People(holders).union(*desired.levels.values())
+        if holders == desired.levels_by_person():
+            return
+        concerned = People(holders) | union(desired.levels.values())
         if scope is not None:
             concerned &= scope
-        default = observed.power_levels.users_default
         for person in concerned - self._world.desired.hands_off:
-            was, level = holders.get(person, default), desired.level_of(person)
-            if was == level or (level > was and self._is_pending(person)):
+            # Who is not named has 0: another default is put back by the same write (see _state).
+            was, level = holders.get(person, 0), desired.level_of(person)
+            if was == level or ((level > was or person not in holders) and self._is_pending(person)):
                 continue
             mxid = self._world.mxid(person)
             if level < was and self._is_exempt(mxid):
@@ -366,9 +371,8 @@ def _includes(present: Mapping[str, object], wanted: Mapping[str, object]) -> bo
     """Whether every key of `wanted` is in `present` with that value, one level down too."""
     for key, value in wanted.items():
         found = present.get(key)
-        if isinstance(value, Mapping):
-            if not isinstance(found, Mapping) or not _includes(found, value):
-                return False
-        elif found != value:
+        if found == value:
+            continue
+        if not (isinstance(found, Mapping) and isinstance(value, Mapping) and _includes(found, value)):
             return False
     return True

@@ -59,7 +59,8 @@ def digest_of(document: Mapping[str, object]) -> str:
     canonical = json.dumps(
         _digested(document), sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str
     )
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+    # A file that was tampered with may hold half a surrogate pair, which UTF-8 proper has no bytes for.
+    return "sha256:" + hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
 
 
 def _digested(document: Mapping[str, object]) -> dict[str, object]:
@@ -106,7 +107,7 @@ def read_saved(text: str) -> SavedPlan:
     remedy = "make a new one with `aim plan --out FILE`"
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"not a saved plan: {error}", remedy) from error
     if (
         not isinstance(document, dict)

@@ -94,6 +94,8 @@ def judge(world: World, actions: Iterable[AnyAction]) -> Verdict:
 
 def _judge_kind(world: World, kind: Kind, pending: list[AnyAction]) -> tuple[set[str], list[Trip]]:
     unapproved = {action.identity for action in pending} - world.recorded.approvals.keys()
+    if not unapproved:
+        return set(), []
     if world.recovering:
         return unapproved, [Trip(kind, RECOVERY, len(pending), 0)]
     trips = list(_trips(world, kind, pending))

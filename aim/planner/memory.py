@@ -12,10 +12,13 @@ from datetime import datetime
 
 from aim.desired.rooms import DesiredRoom
 from aim.directory.roster import NOBODY
-from aim.planner.actions import SetRoomState
+from aim.planner.actions import AddChild, SetRoomState
 from aim.planner.plan import Plan
 from aim.planner.world import World
 from aim.world.recorded import RecordedRoom, Seen
+
+SUGGESTED = "suggested"
+"""The one property that is not state of the room itself, but of its parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Memory:
 
 def properties_of(desired: DesiredRoom) -> Mapping[str, object]:
     """What is remembered as applied once a room is made or changed as configured."""
-    return {**desired.state, "suggested": desired.suggested}
+    return {**desired.state, SUGGESTED: desired.suggested}
 
 
 def remember(world: World, plan: Plan) -> Memory:
@@ -62,6 +65,8 @@ def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
     for action in plan.actions:
         if isinstance(action, SetRoomState):
             due.setdefault(action.room, set()).add(action.event_type)
+        elif isinstance(action, AddChild):
+            due.setdefault(action.child, set()).add(SUGGESTED)
     for key, desired in world.desired.rooms.items():
         observed = world.observed.rooms.get(key)
         if observed is None:
@@ -72,8 +77,8 @@ def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
         if before is not None:
             pending = due.get(key, set())
             wanted = {
-                **before,
                 **{name: value for name, value in wanted.items() if name not in pending},
+                **{name: value for name, value in before.items() if name in pending},
             }
         room = RecordedRoom(key, observed.room_id, wanted)
         if room != recorded:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aim.directory.model import Problem
 from aim.planner.actions import AnyAction
@@ -39,6 +39,9 @@ class Plan:
     """The limits that hold something."""
     holding: frozenset[str] = frozenset()
     """Identities of everything that is held in the whole world, whatever the keys."""
+    server_name: str = ""
+    parents: Mapping[str, str | None] = field(default_factory=dict)
+    """Space → the space it is in: how the plan is shown."""
 
     @property
     def held(self) -> tuple[AnyAction, ...]:
@@ -67,4 +70,6 @@ def make_plan(world: World, keys: Keys | None = None) -> Plan:
         pending=len(whole.pending),
         trips=verdict.trips,
         holding=verdict.held,
+        server_name=world.observed.server_name,
+        parents={key: room.parent for key, room in world.desired.rooms.items() if room.is_space},
     )

@@ -88,7 +88,6 @@ def room_problems(world: World, desired: DesiredRoom) -> Iterator[Problem]:
             f"has room version {observed.version}, and a room's version can't change: "
             f"`room_version: {desired.room_version}` has no effect",
         )
-    banned = observed.banned & desired.members
-    if banned:
+    if observed.banned and (banned := observed.banned & desired.members):
         names = ", ".join(f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(banned))
         yield Problem(Severity.INFO, desired.key, f"entitled but banned, and stays so: {names}")

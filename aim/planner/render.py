@@ -41,8 +41,8 @@ def render(plan: Plan, *, unfold: bool = False) -> RenderableType:
     """The whole plan. `unfold` gives every action a line of its own, however many there are."""
     parts: list[RenderableType] = []
     fold = not unfold and len(plan.actions) > FOLD_FROM
-    for _, in_space in groupby(plan.actions, key=lambda action: action.space):
-        parts.append(_space(list(in_space), fold=fold))
+    if plan.actions:
+        parts.append(_Spaces(plan, fold=fold).tree())
     if plan.problems:
         parts.append(_problems(plan.problems))
     parts.extend(Text(f"! held: {trip.message}", style=_STYLES["!"]) for trip in plan.trips)
@@ -50,25 +50,81 @@ def render(plan: Plan, *, unfold: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def _space(actions: Sequence[AnyAction], *, fold: bool) -> Tree:
-    tree = Tree(Text(actions[0].space, style="bold"), guide_style="dim")
-    for room, in_room in groupby(actions, key=lambda action: action.room):
-        branch = tree
-        if room != actions[0].space:
-            branch = tree.add(Text(room.rpartition("/")[2], style="bold"), guide_style="dim")
-        for line in _lines(list(in_room), fold=fold):
-            branch.add(line)
-    return tree
+class _Spaces:
+    """Lays the actions out as the spaces are nested."""
 
+    def __init__(self, plan: Plan, *, fold: bool) -> None:
+        self._plan = plan
+        self._fold = fold
+        self._own_server = f":{plan.server_name}"
+        self._branches: dict[str, Tree] = {}
+        self._root = Tree(Text(f"{plan.source.type} → {plan.server_name}", style="bold"), guide_style="dim")
 
-def _lines(actions: Sequence[AnyAction], *, fold: bool) -> Iterator[Text]:
-    if not fold:
-        yield from (_line(action, _what(action)) for action in actions)
-        return
-    for _, alike in groupby(actions, key=lambda action: (action.type, action.held, _folding(action))):
-        same = list(alike)
-        people = [action.person for action in same if isinstance(action, PersonAction)]
-        yield _line(same[0], _what(same[0]) if len(people) <= 1 else _what_of(same[0], people))
+    def tree(self) -> Tree:
+        actions = sorted(self._plan.actions, key=lambda action: (self._path(action.space), action.sort_key))
+        for space, in_space in groupby(actions, key=lambda action: action.space):
+            branch = self._branch(space)
+            for room, in_room in groupby(in_space, key=lambda action: action.room):
+                where = branch
+                if room != space:
+                    where = branch.add(Text(room.rpartition("/")[2], style="bold"), guide_style="dim")
+                for line in self._lines(list(in_room)):
+                    where.add(line)
+        return self._root
+
+    def _path(self, space: str) -> tuple[str, ...]:
+        parent = self._plan.parents.get(space)
+        return (*(self._path(parent) if parent else ()), space)
+
+    def _branch(self, space: str) -> Tree:
+        """Where the space is shown, below its parents."""
+        if space not in self._branches:
+            parent = self._plan.parents.get(space)
+            above = self._branch(parent) if parent else self._root
+            self._branches[space] = above.add(Text(space, style="bold"), guide_style="dim")
+        return self._branches[space]
+
+    def _lines(self, actions: Sequence[AnyAction]) -> Iterator[Text]:
+        if not self._fold:
+            yield from (_line(action, self._what(action)) for action in actions)
+            return
+        for _, alike in groupby(actions, key=lambda action: (action.type, action.held, _folding(action))):
+            same = list(alike)
+            people = [action.person for action in same if isinstance(action, PersonAction)]
+            yield _line(same[0], self._about(same[0], people) if people else self._what(same[0]))
+
+    def _what(self, action: AnyAction) -> str:
+        match action:
+            case CreateSpace(name=name):
+                return f"create space “{name}”"
+            case CreateRoom(name=name):
+                return f"create room “{name}”"
+            case SetRoomState(event_type=event_type, content=content):
+                return f"set {event_type} to {_short(content)}"
+            case AddChild(child=child):
+                return f"add child {child}"
+            case RemoveChild(child=child):
+                return f"remove child {child}"
+            case Invite() | Kick() | SetPowerLevel():
+                return self._about(action, [action.person])
+
+    def _about(self, action: AnyAction, people: Sequence[str]) -> str:
+        who = self._names(people)
+        match action:
+            case SetPowerLevel(was=was, level=level):
+                return f"level {was} → {level} for {who}"
+            case Kick():
+                return f"kick {who}"
+            case _:
+                return f"invite {who}"
+
+    def _names(self, people: Sequence[str]) -> str:
+        """MXIDs, without the name of our own server, which goes without saying."""
+        shown = ", ".join(mxid.removesuffix(self._own_server) for mxid in people[:NAMES])
+        if len(people) == 1:
+            return shown
+        more = f", … {len(people) - NAMES} more" if len(people) > NAMES else ""
+        return f"{len(people)} people: {shown}{more}"
 
 
 def _folding(action: AnyAction) -> str:
@@ -81,11 +137,10 @@ def _folding(action: AnyAction) -> str:
 
 def _line(action: AnyAction, what: str) -> Text:
     sign = "!" if action.held else _sign(action)
-    line = Text(f"{sign} {what}", style=_STYLES[sign])
-    line.append(f"  {action.reason}", style="dim")
+    line = Text().append(f"{sign} {what}", style=_STYLES[sign])
     if action.held:
-        line.append("  held", style=_STYLES["!"])
-    return line
+        line.append(" (held)", style=_STYLES[sign])
+    return line.append(f" — {action.reason}", style="dim")
 
 
 def _sign(action: AnyAction) -> str:
@@ -98,40 +153,6 @@ def _sign(action: AnyAction) -> str:
             return "+"
 
 
-def _what(action: AnyAction) -> str:
-    match action:
-        case CreateSpace(name=name):
-            return f"create space “{name}”"
-        case CreateRoom(name=name):
-            return f"create room “{name}”"
-        case SetRoomState(event_type=event_type, content=content):
-            return f"set {event_type} to {_short(content)}"
-        case AddChild(child=child):
-            return f"add child {child}"
-        case RemoveChild(child=child):
-            return f"remove child {child}"
-        case Invite() | Kick() | SetPowerLevel():
-            return _what_of(action, [action.person])
-
-
-def _what_of(action: AnyAction, people: Sequence[str]) -> str:
-    who = _names(people)
-    match action:
-        case SetPowerLevel(was=was, level=level):
-            return f"level of {who}: {was} → {level}"
-        case Kick():
-            return f"kick {who}"
-        case _:
-            return f"invite {who}"
-
-
-def _names(people: Sequence[str]) -> str:
-    if len(people) == 1:
-        return people[0]
-    more = f", … {len(people) - NAMES} more" if len(people) > NAMES else ""
-    return f"{len(people)} people: {', '.join(people[:NAMES])}{more}"
-
-
 def _short(content: object) -> str:
     if isinstance(content, dict) and len(content) == 1:
         return f"“{next(iter(content.values()))}”"
@@ -141,7 +162,7 @@ def _short(content: object) -> str:
 def _problems(problems: Iterable[Problem]) -> RenderableType:
     tree = Tree(Text("Problems", style="bold"), guide_style="dim")
     for problem in problems:
-        line = Text(f"{problem.severity} ", style=_SEVERITIES[problem.severity])
+        line = Text().append(f"{problem.severity} ", style=_SEVERITIES[problem.severity])
         line.append(f"{problem.subject}: ", style="bold").append(problem.message)
         tree.add(line)
     return tree

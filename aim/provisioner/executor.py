@@ -14,13 +14,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from aim.desired.rooms import Desired
-from aim.planner.actions import AnyAction, CreateRoom
+from aim.planner.actions import AddChild, AnyAction, CreateRoom, SetRoomState
+from aim.planner.memory import properties_of
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
 from aim.provisioner.creation import look_for
 from aim.provisioner.room import RoomWork
 from aim.provisioner.rooms import Rooms
 from aim.provisioner.tools import Job, Tools
+from aim.world.recorded import RecordedRoom
 
 
 class Provisioner:
@@ -65,10 +67,28 @@ class Provisioner:
         except BaseExceptionGroup as failures:
             # Only what no action can carry gets here (the database, a defect): the first one tells the cause.
             raise failures.exceptions[0] from failures
+        await _remember_properties(plan, [outcome for work in works for outcome in work.outcomes], job)
         outcomes = {outcome.action.identity: outcome for work in works for outcome in work.outcomes}
         for action in plan.held:
             outcomes[action.identity] = Outcome(action, OutcomeStatus.HELD, "held by a guard")
         return [outcomes[action.identity] for action in plan.actions]
+
+
+async def _remember_properties(plan: Plan, outcomes: Sequence[Outcome], job: Job) -> None:
+    """Where every configured property was applied, that is what later changes are compared with."""
+    created = {action.room for action in plan.actions if isinstance(action, CreateRoom)}
+    complete: dict[str, bool] = {}
+    for outcome in outcomes:
+        match outcome.action:
+            case SetRoomState(room=key) | AddChild(child=key):
+                complete[key] = complete.get(key, True) and outcome.status is OutcomeStatus.DONE
+            case _:
+                pass
+    for key, is_complete in complete.items():
+        room_id = await job.rooms.id_of(key)
+        if is_complete and room_id is not None and key not in created:
+            properties = properties_of(job.desired.rooms[key])
+            await job.tools.recorder.record_room(RecordedRoom(key, room_id, properties), job.tools.now())
 
 
 def _by_room(actions: Sequence[AnyAction]) -> Mapping[str, list[AnyAction]]:

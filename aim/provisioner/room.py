@@ -46,7 +46,8 @@ class RoomWork:
         actions = self._actions
         if isinstance(actions[0], CreateRoom):
             await self._create(actions[0])
-            actions = [action for action in actions if action not in self._settled()]
+            settled = {outcome.action.identity for outcome in self.outcomes}
+            actions = [action for action in actions if action.identity not in settled]
         else:
             self._room_id = await self._job.rooms.id_of(self._key) or ""
         if not self._room_id:
@@ -55,8 +56,10 @@ class RoomWork:
         await self._set_levels([action for action in actions if _is_about_levels(action)])
         for action in actions:
             if not _is_about_levels(action):
+                if isinstance(action, AddChild):
+                    # Not with a place at the gate: the child's creation needs one too.
+                    await self._job.rooms.id_of(action.child)
                 await self._attempt([action], self._call(action))
-        await self._remember_properties()
 
     # -- one step ----------------------------------------------------------------------------------------
 
@@ -99,9 +102,6 @@ class RoomWork:
     def _skip(self, actions: Sequence[AnyAction], message: str) -> None:
         self._settle(actions, OutcomeStatus.SKIPPED, message)
 
-    def _settled(self) -> list[AnyAction]:
-        return [outcome.action for outcome in self.outcomes]
-
     # -- what each action asks of the homeserver ---------------------------------------------------------
 
     def _call(self, action: AnyAction) -> Callable[[], Awaitable[None]]:
@@ -133,17 +133,18 @@ class RoomWork:
             raise _Skipped(f"depends on the room {action.child}, which does not exist")
         content = child_content(self._job.tools.server_name, suggested=action.suggested)
         writer = self._job.tools.writer
-        await writer.put_state(self._room_id, "m.space.child", child_id, content)
-        if not action.after:
-            # A room that existed before has no m.space.parent of this space yet.
+        if action.child_id is not None:
+            # A room that existed before has no m.space.parent of this space yet. It comes first: were it
+            # broken off between the two, the missing m.space.child would show.
             await writer.put_state(
                 child_id, "m.space.parent", self._room_id, parent_content(self._job.tools.server_name)
             )
+        await writer.put_state(self._room_id, "m.space.child", child_id, content)
 
     async def _remove_child(self, child_id: str) -> None:
         writer = self._job.tools.writer
-        await writer.put_state(self._room_id, "m.space.child", child_id, {})
         await writer.put_state(child_id, "m.space.parent", self._room_id, {})
+        await writer.put_state(self._room_id, "m.space.child", child_id, {})
 
     async def _set_levels(self, actions: Sequence[AnyAction]) -> None:
         if not actions:
@@ -188,15 +189,6 @@ class RoomWork:
     @property
     def _desired(self) -> DesiredRoom:
         return self._job.desired.rooms[self._key]
-
-    async def _remember_properties(self) -> None:
-        """Once every configured property is applied, that is what later changes are compared with."""
-        states = [outcome for outcome in self.outcomes if isinstance(outcome.action, SetRoomState)]
-        created = any(isinstance(outcome.action, CreateRoom) for outcome in self.outcomes)
-        if states and not created and all(outcome.status is OutcomeStatus.DONE for outcome in states):
-            await self._job.tools.recorder.record_room(
-                RecordedRoom(self._key, self._room_id, properties_of(self._desired)), self._job.tools.now()
-            )
 
 
 class _Skipped(Exception):

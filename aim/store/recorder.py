@@ -47,6 +47,10 @@ class RecorderStore(RecordedStore):
             )
             if ended is None:
                 raise StoreError(f"cycle {cycle} is not running", "please report this")
+            await _insert_outcomes(connection, cycle, dict(enumerate(outcomes)), now)
+
+    async def record_outcomes(self, cycle: int, outcomes: Mapping[int, Outcome], now: datetime) -> None:
+        async with self._session.transaction() as connection:
             await _insert_outcomes(connection, cycle, outcomes, now)
 
     async def intend_room(self, key: str, now: datetime) -> None:
@@ -113,14 +117,16 @@ async def open_recorder(dsn: str, *, name: str = "aim", wait: bool = False) -> A
 
 
 async def _insert_outcomes(
-    connection: asyncpg.Connection, cycle: int, outcomes: Sequence[Outcome], now: datetime
+    connection: asyncpg.Connection, cycle: int, outcomes: Mapping[int, Outcome], now: datetime
 ) -> None:
-    for start in range(0, len(outcomes), BATCH):
-        batch = outcomes[start : start + BATCH]
+    positions = list(outcomes)
+    for start in range(0, len(positions), BATCH):
+        chosen = positions[start : start + BATCH]
+        batch = [outcomes[position] for position in chosen]
         await connection.execute(
             QUERIES["insert_outcomes"],
             cycle,
-            list(range(start, start + len(batch))),
+            chosen,
             [outcome.action.type.value for outcome in batch],
             [outcome.action.room for outcome in batch],
             [outcome.action.target for outcome in batch],

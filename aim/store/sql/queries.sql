@@ -93,7 +93,8 @@ insert into aim.cycles (started_at, digest, plan, status) values ($1, $2, $3, 'r
 insert into aim.outcomes (cycle, position, type, room, target, reason, status, message, at)
 select $1, position, type, room, target, reason, status, message, $9
 from unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
-    as outcome (position, type, room, target, reason, status, message);
+    as outcome (position, type, room, target, reason, status, message)
+on conflict (cycle, position) do nothing;
 
 -- name: end_cycle
 update aim.cycles set ended_at = $2, status = $3 where id = $1 and status = 'running' returning id;
