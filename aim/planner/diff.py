@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from aim.desired.levels import base_levels
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem
-from aim.directory.roster import NOBODY, People, union
+from aim.directory.roster import People, union
 from aim.planner.actions import (
     AddChild,
     AnyAction,
@@ -26,7 +26,7 @@ from aim.planner.actions import (
     SetRoomState,
 )
 from aim.planner.keys import Keys
-from aim.planner.problems import room_problems, world_problems
+from aim.planner.problems import pending, room_problems, world_problems
 from aim.planner.reasons import Reasons
 from aim.planner.world import World
 from aim.world.rooms import Room
@@ -65,7 +65,7 @@ def diff(world: World, keys: Keys | None = None) -> Difference:
     problems = {*world.desired.problems, *world_problems(world)}
     for room in world.desired.rooms.values():
         problems.update(room_problems(world, room))
-    return Difference(tuple(actions), tuple(sorted(problems)), _pending(world))
+    return Difference(tuple(actions), tuple(sorted(problems)), pending(world))
 
 
 def _scope(world: World, room: DesiredRoom, keys: Keys | None) -> People | None:
@@ -75,14 +75,6 @@ def _scope(world: World, room: DesiredRoom, keys: Keys | None) -> People | None:
     suffix = f":{world.observed.server_name}"
     found = (world.roster.find(mxid[1:].removesuffix(suffix)) for mxid in keys.people)
     return People(person for person in found if person is not None)
-
-
-def _pending(world: World) -> People:
-    if world.desired.invite_before_login:
-        return NOBODY
-    # The members of a space at the top include those of all spaces below it.
-    entitled = union(room.members for room in world.desired.rooms.values() if room.parent is None)
-    return entitled - world.observed.accounts - world.desired.hands_off
 
 
 class _Comparison:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem, Severity
+from aim.directory.roster import NOBODY, People, union
 from aim.planner.world import World
 
 _NAMED = 5
@@ -41,14 +42,20 @@ def world_problems(world: World) -> Iterator[Problem]:
             "the database knows nothing of the rooms that exist, as after its loss: nothing is removed until "
             "a person approves a plan or no removal is due",
         )
-    yield from _pending(world)
+    yield from _waiting(world)
 
 
-def _pending(world: World) -> Iterator[Problem]:
+def pending(world: World) -> People:
+    """Entitled people who are not invited because they have no account yet."""
     if world.desired.invite_before_login:
-        return
-    directory = world.desired.directory
-    waiting = directory.everyone - world.observed.accounts - world.desired.hands_off
+        return NOBODY
+    # The members of a space at the top include those of all spaces below it.
+    entitled = union(room.members for room in world.desired.rooms.values() if room.parent is None)
+    return entitled - world.observed.accounts - world.desired.hands_off
+
+
+def _waiting(world: World) -> Iterator[Problem]:
+    waiting = pending(world)
     if waiting:
         names = [
             f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(waiting)[:_NAMED]
