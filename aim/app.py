@@ -110,7 +110,6 @@ async def reconciling(
         open_writer(database_url(config), config.data_dir, name=name) as recorder,
         client.open_writer(homeserver_of(config), connect, progress) as homeserver,
     ):
-        await homeserver.writer.ensure_bot()
         tools = Tools(
             writer=homeserver.writer,
             recorder=recorder,
@@ -120,7 +119,8 @@ async def reconciling(
             settle=connect.read_timeout,
         )
         senses = Senses(config, source_of(config), homeserver.reader, recorder, now)
-        yield Reconciler(senses, recorder, Provisioner(tools))
+        # The bot's account is made only when there is something to do: a plan that is declined writes nothing.
+        yield Reconciler(senses, recorder, Provisioner(tools, prepare=homeserver.writer.ensure_bot))
 
 
 @asynccontextmanager

@@ -1,8 +1,9 @@
 """The daemon: `aim run`. Looks at the source now and then, and runs a cycle when there is reason to.
 
-A cycle follows a change of the source, an earlier cycle that left something open (an error, a failed action,
-people without an account), and in any case an hour after the last one. SIGTERM ends it in the middle of a
-cycle: requests under way are finished, the rest is left for the next start.
+A cycle follows a change of the source, a person's decision (`aim approve`, `aim rebind`), an earlier cycle
+that left something open (an error, a failed action, people without an account), and in any case an hour after
+the last one. SIGTERM ends it in the middle of a cycle: requests under way are finished, the rest is left for
+the next start.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._fatal: AimError | None = None
         self._cycle: asyncio.Task[Cycle] | None = None
-        self._fingerprint: str | None = None
+        self._fingerprint: tuple[str, int] | None = None
         self._last_cycle: datetime | None = None
         self._open = True
         """The last cycle left something to do, or there was none yet."""
@@ -87,7 +88,8 @@ class Daemon:
     async def _tick(self) -> None:
         """One look at the source, and a cycle if there is reason to."""
         try:
-            fingerprint = await self._source.fingerprint()
+            # What the source looks like, and what people have decided.
+            fingerprint = (await self._source.fingerprint(), await self._reconciler.decisions())
             if not self._is_due(fingerprint):
                 _log.debug("unchanged", source=self._source.type)
                 return
@@ -124,7 +126,7 @@ class Daemon:
         level = _log.info if cycle.outcomes else _log.debug
         level("cycle done", done=done, failed=len(cycle.failed), held=len(plan.held), pending=plan.pending)
 
-    def _is_due(self, fingerprint: str) -> bool:
+    def _is_due(self, fingerprint: tuple[str, int]) -> bool:
         return (
             self._open
             or fingerprint != self._fingerprint

@@ -173,6 +173,14 @@ class Recorder(RecordedReader, Protocol):
         """Key → when, for rooms that were about to be created and were not recorded since."""
         ...
 
+    async def close_intents(self, keys: Collection[str]) -> None:
+        """These rooms are found, or can't be under way any more."""
+        ...
+
+    async def decisions(self) -> int:
+        """A number that grows with each approval and each rebinding."""
+        ...
+
     async def record_room(self, room: RecordedRoom, now: datetime) -> None:
         """Remembers a room, new or changed; closes its intent."""
         ...

@@ -99,7 +99,7 @@ class Observer:
 
 
 def _refuse_empty_in_recovery(directory: Directory, recorded: Recorded, observed: Observed) -> None:
-    if not directory.users and recorded.fresh and observed.rooms:
+    if not directory.users and not recorded.seen and observed.rooms:
         raise SourceInvalid(
             "the directory is empty, but there are spaces made from it",
             "nothing is done because of it; look at the source",
@@ -227,11 +227,16 @@ class Reconciler(Observer):
         await self._recorder.end_cycle(cycle, outcomes, self._senses.now())
         return Cycle(plan, tuple(outcomes))
 
+    async def decisions(self) -> int:
+        """Grows with whatever a person decides beside us. Raises StoreError."""
+        return await self._recorder.decisions()
+
     async def _settle_intents(self) -> None:
         intents = await self._recorder.open_intents()
         if intents:
             recorded = await self.recorded()
             await self._executor.settle(intents, [room.room_id for room in recorded.rooms.values()])
+            await self._recorder.close_intents(intents.keys())
 
     async def _begin(self, plan: Plan, memory: Memory) -> int | None:
         """Records the cycle before anything of it is done; remembering alone needs no record."""

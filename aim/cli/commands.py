@@ -207,4 +207,9 @@ def rebind(path: Path, old: str, new: str) -> int:
 def demo(*, keep: bool) -> int:
     from aim.demo.story import tell
 
-    return _run(tell(keep=keep))
+    try:
+        return _run(tell(keep=keep))
+    except KeyboardInterrupt:
+        if not keep:
+            raise
+        return DONE

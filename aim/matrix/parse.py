@@ -93,6 +93,7 @@ def room(room_id: str, events: object, home: Home, roster: Roster) -> Room | Non
         invited=People(members["invite"]),
         knocking=People(members["knock"]),
         banned=People(members["ban"]),
+        left=_left(events, home, roster),
         foreign=frozenset(foreign),
         power_levels=power_levels(state.get(("m.room.power_levels", ""), {}), home, roster),
         children=_children(state),
@@ -156,6 +157,21 @@ def _members(state: State, home: Home, roster: Roster) -> tuple[dict[str, list[i
         elif membership in members:
             members[membership].append(roster.number(parts[0]))
     return members, foreign
+
+
+def _left(events: object, home: Home, roster: Roster) -> dict[int, int]:
+    """Local people who left by themselves → when: the sender of such an event is its subject."""
+    left: dict[int, int] = {}
+    for event in _events(events):
+        user, sent = event.get("state_key"), event.get("origin_server_ts")
+        if event.get("type") != "m.room.member" or not isinstance(user, str) or event.get("sender") != user:
+            continue
+        parts = mxid.split(user)
+        if parts is None or parts[1] != home.server_name or user == home.bot:
+            continue
+        if mapping(event.get("content")).get("membership") == "leave":
+            left[roster.number(parts[0])] = sent if isinstance(sent, int) else 0
+    return left
 
 
 def _children(state: State) -> dict[str, Child]:

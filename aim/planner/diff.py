@@ -323,13 +323,23 @@ def _changed_state(
     world: World, desired: DesiredRoom, observed: Room
 ) -> Iterable[tuple[str, Mapping[str, object]]]:
     """State that is enforced and differs, or whose configuration changed since it was last applied."""
-    recorded = world.recorded.rooms.get(desired.key)
-    applied = recorded.properties if recorded else None
+    applied = applied_properties(world, desired.key)
     for event_type, content in sorted(desired.state.items()):
         if _same_state(world, observed.state.get(event_type), content):
             continue
         if event_type in desired.enforced or (applied is not None and applied.get(event_type) != content):
             yield event_type, content
+
+
+def applied_properties(world: World, key: str) -> Mapping[str, object] | None:
+    """The properties last applied to a room; None if that is not known, as after the loss of the database.
+
+    A room that we made without recording it was broken off in the making: nothing counts as applied.
+    """
+    recorded = world.recorded.rooms.get(key)
+    if recorded is not None:
+        return recorded.properties
+    return None if world.recovering else {}
 
 
 def _same_state(world: World, present: Mapping[str, object] | None, wanted: Mapping[str, object]) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime
 from aim.desired.rooms import DesiredRoom
 from aim.directory.roster import NOBODY
 from aim.planner.actions import AddChild, SetRoomState
+from aim.planner.diff import applied_properties
 from aim.planner.plan import Plan
 from aim.planner.world import World
 from aim.world.recorded import RecordedRoom, Seen
@@ -72,7 +73,7 @@ def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
         if observed is None:
             continue
         recorded = world.recorded.rooms.get(key)
-        before = recorded.properties if recorded else None
+        before = applied_properties(world, key)
         wanted = properties_of(desired)
         if before is not None:
             pending = due.get(key, set())

@@ -33,7 +33,7 @@ class Reasons:
     def level(self, room: DesiredRoom, person: int, level: int) -> str:
         """Why the person has this level there."""
         for grant in room.grants:
-            if grant.level == level and person in grant.people:
+            if level and grant.level == level and person in grant.people:
                 return f"{_member_of(grant)}, which gives level {level}"
         if person in room.members:
             return f"no group of theirs gives more than level {level} here"

@@ -7,6 +7,7 @@ first; then the room is looked for by its marker until it is found or can't be u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from aim.errors import HomeserverError, HomeserverUnavailable
 from aim.planner.actions import CreateRoom, CreateSpace
@@ -30,13 +31,10 @@ async def create(
     Raises HomeserverError if there is no such room in the end.
     """
     tools = job.tools
-    state: list[Mapping[str, object]] = []
-    for event_type, content in sorted(action.state.items()):
-        resolved = await with_room_ids(content, job.rooms)
-        state.append({"type": event_type, "state_key": "", "content": resolved})
-    if parent_id is not None:
-        content = parent_content(tools.server_name)
-        state.append({"type": "m.space.parent", "state_key": parent_id, "content": content})
+    state = [
+        {"type": event_type, "state_key": state_key, "content": content}
+        for event_type, state_key, content in await _state_of(action, parent_id, job)
+    ]
     room = NewRoom(
         key=action.room,
         is_space=isinstance(action, CreateSpace),
@@ -51,6 +49,7 @@ async def create(
         return await tools.writer.create_room(room), True
     except HomeserverUnavailable as error:
         if not error.maybe_done:
+            await _give_up(action.room, tools)
             raise
         # The request may still be under way.
         found = await look_for(action.room, job.rooms.known(), tools, tools.settle)
@@ -60,8 +59,41 @@ async def create(
         # An invite that is refused leaves the room behind, without the invites that would have followed.
         found = await look_for(action.room, job.rooms.known(), tools, 0)
         if found is None:
+            await _give_up(action.room, tools)
             raise
     return found, False
+
+
+async def _give_up(key: str, tools: Tools) -> None:
+    """Nothing is under way: dates the intent back, so that the next cycle looks once and does not wait."""
+    await tools.recorder.intend_room(key, tools.now() - timedelta(seconds=tools.settle))
+
+
+async def complete(
+    action: CreateRoom, room_id: str, parent_id: str | None, levels: Mapping[str, int], job: Job
+) -> None:
+    """Writes what a room should have been made with: one whose making was broken off may lack any of it.
+
+    The homeserver makes no new event of state that is there already. Raises HomeserverError.
+    """
+    writer = job.tools.writer
+    await writer.change_power_levels(room_id, action.power_levels, levels)
+    await writer.put_state(room_id, "m.room.name", "", {"name": action.name})
+    for event_type, state_key, content in await _state_of(action, parent_id, job):
+        await writer.put_state(room_id, event_type, state_key, content)
+
+
+async def _state_of(
+    action: CreateRoom, parent_id: str | None, job: Job
+) -> list[tuple[str, str, Mapping[str, object]]]:
+    """Type, key and content of the room's first state events."""
+    state: list[tuple[str, str, Mapping[str, object]]] = [
+        (event_type, "", await with_room_ids(content, job.rooms))
+        for event_type, content in sorted(action.state.items())
+    ]
+    if parent_id is not None:
+        state.append(("m.space.parent", parent_id, parent_content(job.tools.server_name)))
+    return state
 
 
 async def look_for(key: str, known: frozenset[str], tools: Tools, patience: float) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from aim.desired.rooms import Desired
@@ -28,8 +28,10 @@ from aim.world.recorded import RecordedRoom
 class Provisioner:
     """Implements ports.Executor over the homeserver's writer and the recorder."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, prepare: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`prepare` is done before the first action of a plan; it may raise HomeserverError."""
         self._tools = tools
+        self._prepare = prepare
 
     async def settle(self, intents: Mapping[str, datetime], known: Collection[str]) -> None:
         """See ports.Executor: nothing is found is no error here, the room is then simply made."""
@@ -49,8 +51,11 @@ class Provisioner:
         """Does what is due and says what became of every action of the plan, in plan order.
 
         `room_ids` are the managed rooms that exist. When `stopping` is set, requests under way are finished
-        and the rest is skipped. Raises StoreError at once if something could not be recorded.
+        and the rest is skipped. Raises StoreError at once if something could not be recorded, and
+        HomeserverError if not even the first step is possible.
         """
+        if plan.due and self._prepare is not None:
+            await self._prepare()
         job = Job(
             rooms=Rooms(room_ids, [action.room for action in plan.due if isinstance(action, CreateRoom)]),
             desired=desired,

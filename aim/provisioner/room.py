@@ -21,7 +21,7 @@ from aim.planner.diff import POWER_LEVELS
 from aim.planner.guards import is_counted, kind_of
 from aim.planner.memory import properties_of
 from aim.ports import Outcome, OutcomeStatus
-from aim.provisioner.creation import create
+from aim.provisioner.creation import complete, create
 from aim.provisioner.state import child_content, parent_content, with_room_ids
 from aim.provisioner.tools import Job
 from aim.world.recorded import Done, RecordedRoom
@@ -181,6 +181,8 @@ class RoomWork:
     ) -> None:
         people = [invite.person for invite in invites]
         room_id, certain = await create(action, parent_id, _levels(levels), people, self._job)
+        if not certain:
+            await complete(action, room_id, parent_id, _levels(levels), self._job)
         await self._job.tools.recorder.record_room(
             RecordedRoom(self._key, room_id, properties_of(self._desired)), self._job.tools.now()
         )

@@ -32,6 +32,7 @@ class DecisionStore(RecordedStore):
         """Records `seen` and drops the ids in `forget`, which were the same person. Raises StoreError."""
         async with self._session.transaction() as connection:
             await replace_seen(connection, [seen], forget)
+            await connection.execute(QUERIES["count_decision"])
 
 
 @asynccontextmanager
@@ -62,6 +63,7 @@ async def insert_approvals(
         now,
         digest,
     )
+    await connection.execute(QUERIES["count_decision"])
 
 
 async def replace_seen(connection: asyncpg.Connection, seen: Sequence[Seen], forget: Collection[str]) -> None:

@@ -61,6 +61,15 @@ class RecorderStore(RecordedStore):
         async with self._session.snapshot() as connection:
             return {row["key"]: row["intended_at"] for row in await connection.fetch(QUERIES["open_intents"])}
 
+    async def close_intents(self, keys: Collection[str]) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["close_intents"], list(keys))
+
+    async def decisions(self) -> int:
+        async with self._session.snapshot() as connection:
+            count: int = await connection.fetchval(QUERIES["decisions"])
+            return count
+
     async def record_room(self, room: RecordedRoom, now: datetime) -> None:
         properties = None if room.properties is None else json.dumps(dict(room.properties))
         async with self._session.transaction() as connection:

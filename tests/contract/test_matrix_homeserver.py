@@ -307,6 +307,7 @@ async def test_what_was_written_is_observed(homeserver: Homeserver, proxy: Proxy
     assert roster.localparts(room.joined) == ["ann"]
     assert roster.localparts(room.invited) == ["cem"]
     assert roster.localparts(room.banned) == ["ben"]
+    assert roster.localparts(room.left) == ["dan"]
     assert not room.knocking
     assert not room.foreign
     assert room.power_levels.people == {roster.number("ann"): 50}

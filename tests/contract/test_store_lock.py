@@ -116,9 +116,12 @@ async def test_decisions_are_written_beside_a_writer(dsn: str) -> None:
         old = Seen("old", "ann", weak_id=False, first_seen=NOW, gone_since=NOW)
         await recorder.record_seen([old], [], "ldif")
         approval = Approval("kick a @x", "root", NOW + timedelta(hours=24))
+        assert await recorder.decisions() == 0
         await decisions.approve([approval], "sha256:1", NOW)
+        assert await recorder.decisions() == 1
         new = Seen("new", "ann", weak_id=False, first_seen=NOW, gone_since=None)
         await decisions.rebind(new, ["old"])
+        assert await recorder.decisions() == 2
         recorded = await recorder.load(Roster(), NOW)
         assert recorded.approvals == {"kick a @x": approval}
         assert recorded.seen == {"new": new}

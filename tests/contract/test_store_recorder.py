@@ -90,6 +90,8 @@ async def test_an_intent_is_open_until_its_room_is_recorded(recorder: RecorderSt
     assert await recorder.open_intents() == {ROOM.key: NOW, "sales": NOW + MINUTE}
     await recorder.record_room(ROOM, NOW)
     assert await recorder.open_intents() == {"sales": NOW + MINUTE}
+    await recorder.close_intents(["sales", "never intended"])
+    assert await recorder.open_intents() == {}
 
 
 async def test_seen_users_are_inserted_updated_and_forgotten(recorder: RecorderStore) -> None:
@@ -244,6 +246,22 @@ async def test_a_cycle_ends_with_its_outcomes(
     row = await connection.fetchrow("select started_at, ended_at, status from aim.cycles")
     assert row is not None
     assert tuple(row) == (NOW, NOW + MINUTE, "failed")
+
+
+async def test_outcomes_are_recorded_while_the_cycle_goes_on(
+    recorder: RecorderStore, connection: asyncpg.Connection
+) -> None:
+    early = Outcome(kick("@eve:example.com"), OutcomeStatus.DONE)
+    late = Outcome(kick("@bob:example.com"), OutcomeStatus.DONE)
+    cycle = await recorder.begin_cycle("{}", "sha256:1", NOW)
+    await recorder.record_outcomes(cycle, {1: early}, NOW)
+    query = "select position, target, at from aim.outcomes order by position"
+    assert [tuple(row) for row in await connection.fetch(query)] == [(1, "@eve:example.com", NOW)]
+    await recorder.end_cycle(cycle, [late, early], NOW + MINUTE)
+    assert [tuple(row) for row in await connection.fetch(query)] == [
+        (0, "@bob:example.com", NOW + MINUTE),
+        (1, "@eve:example.com", NOW),
+    ]
 
 
 async def test_a_cycle_without_failures_is_done(

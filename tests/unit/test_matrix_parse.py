@@ -177,6 +177,22 @@ def test_children() -> None:
     assert room.children == {"!a": Child("!a", True, "a"), "!b": Child("!b")}
 
 
+def test_who_left_by_themselves() -> None:
+    def gone(localpart: str, sender: str, server: str = HOME.server_name) -> dict[str, object]:
+        user = f"@{localpart}:{server}"
+        return event("m.room.member", {"membership": "leave"}, user, sender or user)
+
+    roster = Roster()
+    room = read(
+        gone("left", ""),
+        gone("kicked", HOME.bot),
+        gone("far", "", "elsewhere.example"),
+        gone(HOME.bot[1:].partition(":")[0], HOME.bot),
+        roster=roster,
+    )
+    assert room.left == {roster.number("left"): 5}
+
+
 def test_somebody_has_one_membership() -> None:
     room = read(member("ann", "join"), member("ann", "ban"))
     assert len(room.joined | room.banned) == len(room.joined) + len(room.banned) == 1

@@ -117,6 +117,9 @@ delete from aim.room_intents where key = $1;
 
 -- People ------------------------------------------------------------------------------------------------------------
 
+-- name: close_intents
+delete from aim.room_intents where key = any($1::text[]);
+
 -- name: forget_seen
 delete from aim.seen where user_id = any ($1::text[]);
 
@@ -150,6 +153,12 @@ insert into aim.held (identity) select unnest($1::text[]) on conflict do nothing
 
 -- name: record_recovery
 update aim.state set recovery_since = $1;
+
+-- name: count_decision
+update aim.state set decisions = decisions + 1;
+
+-- name: decisions
+select decisions from aim.state;
 
 -- name: approve
 insert into aim.approvals (identity, approved_by, approved_at, until, digest)

@@ -21,7 +21,9 @@ create table aim.schema_version (
 create table aim.state (
     single boolean primary key default true check (single),
     source text,
-    recovery_since timestamptz
+    recovery_since timestamptz,
+    -- Counts approvals and rebinds: a daemon sees by it that a person has decided something.
+    decisions bigint not null default 0
 );
 insert into aim.state default values;
 
