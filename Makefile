@@ -1,13 +1,15 @@
 # What there is to do, one word each. All of it needs nothing but make and python3 >= 3.11.
 
-.PHONY: help setup demo test check lint format types imports bench lock clean
+.PHONY: help setup servers demo test check lint format types imports bench lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
 READY := .venv/.ready
+SERVERS := .venv/.servers
 
 help:
 	@echo 'make setup    install everything into .venv (the others do it by themselves)'
+	@echo 'make servers  install the LDAP servers that the tests run (the tests do it by themselves)'
 	@echo 'make demo     a whole organisation on a real homeserver; ARGS=--keep leaves it running'
 	@echo 'make test     all tests; ARGS="-k guards" for some'
 	@echo 'make check    linters, formatting, types, import rules'
@@ -21,10 +23,16 @@ $(READY): requirements/dev.txt pyproject.toml tools/setup.sh
 	@PYTHON='$(PYTHON)' sh tools/setup.sh
 	@touch $@
 
+servers: $(SERVERS)
+
+$(SERVERS): tools/servers.sh | $(READY)
+	@sh tools/servers.sh
+	@touch $@
+
 demo: $(READY)
 	@$(BIN)/aim demo $(ARGS)
 
-test: $(READY)
+test: $(READY) $(SERVERS)
 	$(BIN)/pytest $(ARGS)
 
 # All four, even if the first fails.

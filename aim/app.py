@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from aim.bridges.ldif.bridge import LdifSource
 from aim.config import sources
 from aim.config.root import Config
-from aim.daemon import Daemon
 from aim.desired.rebind import rebind as settle_rebind
 from aim.directory.entries import Rules
 from aim.directory.model import Directory
@@ -21,7 +20,6 @@ from aim.directory.roster import Roster
 from aim.errors import ConfigError, PlanError
 from aim.matrix import client
 from aim.matrix.registration import Tokens
-from aim.ops import logs
 from aim.planner import approval
 from aim.planner.document import digest, read_saved
 from aim.ports import Source
@@ -119,7 +117,7 @@ async def reconciling(
             settle=connect.read_timeout,
         )
         senses = Senses(config, source_of(config), homeserver.reader, recorder, now)
-        # The bot's account is made only when there is something to do: a plan that is declined writes nothing.
+        # The bot's account is made only when there is something to do: a declined plan writes nothing.
         yield Reconciler(senses, recorder, Provisioner(tools, prepare=homeserver.writer.ensure_bot))
 
 
@@ -142,6 +140,9 @@ async def deciding(
 
 async def run_daemon(config: Config) -> None:
     """`aim run`, until it is told to stop."""
+    from aim.daemon import Daemon
+    from aim.ops import logs
+
     logs.configure(config.logging.level, config.logging.format)
     async with reconciling(config, "aim run") as reconciler:
         interval = (

@@ -9,6 +9,7 @@ the next start.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from datetime import datetime, timedelta
 
@@ -40,7 +41,7 @@ class Daemon:
         self._now = now
         self._stopping = asyncio.Event()
         self._fatal: AimError | None = None
-        self._cycle: asyncio.Task[Cycle] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._fingerprint: tuple[str, int] | None = None
         self._last_cycle: datetime | None = None
         self._open = True
@@ -52,6 +53,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        # It warns whenever a cycle takes longer than the interval.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         scheduler = AsyncIOScheduler(timezone="UTC")
         scheduler.add_job(
             self._tick,
@@ -66,8 +69,10 @@ class Daemon:
         try:
             await self._stopping.wait()
         finally:
-            scheduler.shutdown(wait=False)
+            scheduler.pause()
             await self._finish()
+            # Only now: it cancels what it has started.
+            scheduler.shutdown(wait=False)
         if self._fatal is not None:
             raise self._fatal
         _log.info("stopped")
@@ -77,15 +82,23 @@ class Daemon:
         self._stopping.set()
 
     async def _finish(self) -> None:
-        if self._cycle is None or self._cycle.done():
+        if self._looking is None or self._looking.done():
             return
         _log.info("stopping: finishing requests under way")
-        _, pending = await asyncio.wait({self._cycle}, timeout=GRACE)
+        _, pending = await asyncio.wait({self._looking}, timeout=GRACE)
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
 
     async def _tick(self) -> None:
+        """One look, in a task of its own, that can be waited for and cancelled without the scheduler's."""
+        self._looking = asyncio.create_task(self._look())
+        await asyncio.wait({self._looking})
+        if not self._looking.cancelled():
+            # Raises only for a defect, which the scheduler logs.
+            self._looking.result()
+
+    async def _look(self) -> None:
         """One look at the source, and a cycle if there is reason to."""
         try:
             # What the source looks like, and what people have decided.
@@ -93,8 +106,9 @@ class Daemon:
             if not self._is_due(fingerprint):
                 _log.debug("unchanged", source=self._source.type)
                 return
-            self._cycle = asyncio.create_task(self._reconciler.cycle(self._stopping, progress=_tell))
-            cycle = await self._cycle
+            if self._stopping.is_set():
+                return
+            cycle = await self._reconciler.cycle(self._stopping, progress=_tell)
         except SourceError as error:
             self._open = True
             _log.error(

@@ -13,7 +13,7 @@ from aim import __version__
 app = typer.Typer(
     name="aim",
     help="Makes a Matrix server follow a directory: spaces, rooms, memberships and power levels.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -29,6 +29,8 @@ ConfigFile = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask. Never lifts a guard.")]
 DEFAULT_CONFIG = Path("config.yaml")
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 
 def _version(wanted: bool) -> None:
@@ -39,11 +41,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None and not version:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -187,14 +191,21 @@ def main() -> None:
     """Entry point of the console script."""
     from aim.errors import AimError
 
+    interrupted = "interrupted", "what was done is recorded; run the command again to go on"
     try:
-        app()
+        # Not left to typer: it ends with code 2 for a mistyped option, and that says that there are changes.
+        code = app(standalone_mode=False)
     except AimError as error:
-        typer.echo(f"error: {error.message}", err=True)
-        if error.remedy:
-            typer.echo(error.remedy, err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("error: interrupted", err=True)
-        typer.echo("what was done is recorded; run the command again to go on", err=True)
-        sys.exit(1)
+        code = _failed(error.message, error.remedy)
+    except typer.TyperException as error:
+        code = _failed(error.format_message(), "see `aim --help`, or the help of the command")
+    except typer.Abort:
+        code = _failed(*interrupted)
+    sys.exit(_failed(*interrupted) if code == _INTERRUPTED else code)
+
+
+def _failed(message: str, remedy: str) -> int:
+    typer.echo(f"error: {message}", err=True)
+    if remedy:
+        typer.echo(remedy, err=True)
+    return 1

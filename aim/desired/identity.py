@@ -64,9 +64,9 @@ def conflicts(users: Iterable[User], seen: Mapping[str, Seen]) -> tuple[Conflict
 
 
 def _claimed_before(newcomers: Mapping[str, User], seen: Mapping[str, Seen]) -> Iterator[Conflict]:
-    for known in seen.values():
-        user = newcomers.get(known.localpart)
-        if user is not None and user.id != known.id:
+    for known in [known for known in seen.values() if known.localpart in newcomers]:
+        user = newcomers[known.localpart]
+        if user.id != known.id:
             yield Conflict(user, known)
 
 

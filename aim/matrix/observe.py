@@ -10,10 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from mautrix.api import Path
 
 from aim.directory.roster import NOBODY, People, Roster
+from aim.errors import ConfigError
 from aim.matrix import parse
 from aim.matrix.accounts import Accounts, AccountsWay
 from aim.matrix.parallel import Progress, each
-from aim.matrix.parse import Home
+from aim.matrix.parse import Home, mapping
+from aim.matrix.refusals import one_line
 from aim.matrix.rooms import RoomVersions, joined
 from aim.matrix.transport import PARALLELISM, ReadTransport
 from aim.world.rooms import MARKER_VERSION, Observed, Room
@@ -44,7 +46,7 @@ class Reader:
 
         A room is managed if our bot sent its create event, with the marker of our instance in it.
         `known` is key → room id as recorded: it decides between two rooms with one key; without it the
-        oldest counts. Raises HomeserverError: never gives a part.
+        oldest counts. Raises HomeserverError, and ConfigError if we are somebody else: never gives a part.
         """
 
         async def read(room_id: str) -> Room | None:
@@ -53,6 +55,8 @@ class Reader:
 
         found = await each(read, await joined(self._transport), self._parallelism, self._progress)
         ours = [room for room in found if room is not None]
+        if not ours:
+            await self._require_identity()
         rooms, duplicates = _choose([r for r in ours if r.marker.version <= MARKER_VERSION], known)
         return Observed(
             rooms=rooms,
@@ -63,6 +67,18 @@ class Reader:
             bot=self._home.bot,
             default_room_version=await self._versions.default(),
         )
+
+    async def _require_identity(self) -> None:
+        """Raises ConfigError if the token is another user's: under a wrong name we would not know our rooms,
+        and make all of them again."""
+        answer = mapping(await self._transport.get(Path.v3.account.whoami))
+        user = one_line(str(answer.get("user_id")))
+        if user != self._home.bot:
+            raise ConfigError(
+                f"the as_token belongs to {user}, the configuration says {self._home.bot}",
+                "take homeserver.server_name and appservice.sender_localpart from the homeserver's "
+                "configuration",
+            )
 
     async def accounts_way(self) -> AccountsWay:
         """How accounts are found, for `aim check`. Raises HomeserverError."""

@@ -208,7 +208,8 @@ class SetPowerLevel(PersonAction):
 
     @property
     def is_demotion(self) -> bool:
-        return self.level < self.was
+        """Not so in a room that is yet to be made: there nobody has anything to lose."""
+        return self.level < self.was and self.room_id is not None
 
     @property
     def details(self) -> Mapping[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from aim.desired.desire import EVERYONE
 from aim.desired.rooms import DesiredRoom, Grant
 from aim.planner.world import World
@@ -13,11 +11,11 @@ _NAMED = 2
 
 
 class Reasons:
-    """Answers for one world. Looks people up in the directory only when first asked."""
+    """Answers for one world. Goes through the directory's users only when first asked about a missing one."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._active: Mapping[str, bool] | None = None
+        self._disabled: frozenset[str] | None = None
 
     def entitled(self, room: DesiredRoom, person: int) -> str:
         """Why the person belongs into the room: the group, and the subspaces on the way to it."""
@@ -41,14 +39,11 @@ class Reasons:
 
     def lost(self, room: DesiredRoom, person: int) -> str:
         """Why the person has no right to be in the room."""
-        localpart = self._world.roster.localpart(person)
-        active = self._activity().get(localpart)
-        if active is None:
-            known = person in self._world.recorded.entitled.get(room.key, ())
-            return "no longer in the directory" if known else "not in the directory"
-        if not active:
-            return "disabled in the directory"
         known = person in self._world.recorded.entitled.get(room.key, ())
+        if person not in self._world.desired.directory.everyone:
+            if self._is_disabled(person):
+                return "disabled in the directory"
+            return "no longer in the directory" if known else "not in the directory"
         groups = [grant.group for grant in room.grants if grant.group != EVERYONE]
         if not groups:
             return "no longer in any subspace" if known else "in no group of this space"
@@ -57,10 +52,11 @@ class Reasons:
             named += f" or {len(groups) - _NAMED} more groups"
         return f"{'no longer' if known else 'not'} in {named}"
 
-    def _activity(self) -> Mapping[str, bool]:
-        if self._active is None:
-            self._active = {user.localpart: user.active for user in self._world.desired.directory.users}
-        return self._active
+    def _is_disabled(self, person: int) -> bool:
+        if self._disabled is None:
+            users = self._world.desired.directory.users
+            self._disabled = frozenset(user.localpart for user in users if not user.active)
+        return self._world.roster.localpart(person) in self._disabled
 
 
 def _member_of(grant: Grant) -> str:

@@ -10,7 +10,7 @@ import pytest
 from mautrix.api import PathBuilder
 
 from aim.directory.roster import Roster
-from aim.errors import HomeserverRefused, HomeserverUnavailable
+from aim.errors import ConfigError, HomeserverRefused, HomeserverUnavailable
 from aim.matrix.accounts import Accounts, AccountsWay
 from aim.matrix.observe import Reader
 from aim.matrix.parallel import each
@@ -32,6 +32,7 @@ class Canned:
         self.admin_api: Callable[[str, Query], object] = lambda path, query: _refuse(403, "M_FORBIDDEN")
         self.acting_code = "M_FORBIDDEN"
         self.asked: list[tuple[str, str | None]] = []
+        self.bot = HOME.bot
 
     async def fetch(self, path: PathBuilder, query: Query | None, user_id: str | None) -> object:
         name = unquote(str(path))
@@ -47,6 +48,8 @@ class Canned:
                 return {"capabilities": {"m.room_versions": {"default": "12", "available": {"12": "stable"}}}}
             case ["rooms", room_id, "state"]:
                 return self.rooms[room_id]
+            case ["account", "whoami"] if user_id is None:
+                return {"user_id": self.bot}
             case ["account", "whoami"] if user_id in self.accounts:
                 return {"user_id": user_id}
             case ["account", "whoami"]:
@@ -57,8 +60,9 @@ class Canned:
         transport = ReadTransport(self.fetch)
         return Reader(transport, HOME, Accounts(transport, HOME.server_name), **options)  # type: ignore[arg-type]  # keyword arguments of tests
 
-    def whoami(self) -> list[str | None]:
-        return [user_id for path, user_id in self.asked if path.endswith("whoami")]
+    def whoami(self) -> list[str]:
+        """As whom it was asked for an account."""
+        return [user_id for path, user_id in self.asked if path.endswith("whoami") and user_id is not None]
 
 
 def _refuse(status: int, errcode: str | None) -> object:
@@ -112,6 +116,14 @@ async def test_the_recorded_room_counts_else_the_oldest() -> None:
     assert observed.duplicates == {"a": ("!young",), "b": ("!oldest",), "c": ("!tie2",)}
 
 
+async def test_a_token_of_another_name_is_an_error_and_not_an_empty_homeserver() -> None:
+    homeserver = Canned()
+    homeserver.bot = "@aim:example.org"
+    with pytest.raises(ConfigError, match=r"belongs to @aim:example\.org, the configuration says @aim:"):
+        await homeserver.reader().observe(Roster(), ["ann"], {})
+    assert homeserver.whoami() == []
+
+
 async def test_a_newer_marker_means_hands_off() -> None:
     homeserver = Canned()
     homeserver.rooms = {"!n": made("a", 0, 2), "!o": made("b")}
@@ -143,8 +155,10 @@ async def test_without_admin_rights_only_those_who_are_in_no_room_are_asked() ->
 
 async def test_nobody_wanted_costs_nothing() -> None:
     homeserver = Canned()
+    homeserver.rooms = {"!a": made("a")}
     await homeserver.reader().observe(Roster(), [], {})
-    assert len(homeserver.asked) == 2
+    # Which rooms, what is in the one, and the default room version.
+    assert len(homeserver.asked) == 3
 
 
 async def test_no_right_to_act_is_an_error_and_not_an_empty_list() -> None:

@@ -1,0 +1,301 @@
+"""A homeserver of plain Python data: does what is asked as a real one would, in as few lines as that takes.
+
+The simulator of `worlds` and the ports of `fakes` share it. It checks what it is given, with assertions: a
+call that no careful caller makes is a failed test, not a refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aim.directory.roster import Roster
+from aim.errors import HomeserverRefused
+from aim.ports import NewRoom
+from aim.world.rooms import MARKER_VERSION, Child, Marker, Observed, PowerLevels, Room
+
+SERVER = "example.com"
+BOT = "@aim:example.com"
+INSTANCE = "aim"
+LEVELS = "m.room.power_levels"
+CHILD = "m.space.child"
+PARENT = "m.space.parent"
+PRESENT = frozenset({"join", "invite"})
+Content = dict[str, Any]
+
+
+def mxid(localpart: str) -> str:
+    """The full id of a local user."""
+    return f"@{localpart}:{SERVER}"
+
+
+def localpart(user: str) -> str:
+    """The other way round."""
+    name = user[1:].removesuffix(f":{SERVER}")
+    assert mxid(name) == user, f"{user} is no local user"
+    return name
+
+
+@dataclass
+class ModelRoom:
+    """One room with our marker."""
+
+    room_id: str
+    key: str
+    is_space: bool = True
+    version: str = "12"
+    created_ts: int = 0
+    marker_version: int = MARKER_VERSION
+    has_bot: bool = True
+    """False: the bot was removed, and sees the room no more."""
+    members: dict[str, str] = field(default_factory=dict)
+    """MXID → membership."""
+    left: dict[str, int] = field(default_factory=dict)
+    """MXID → when they left by their own wish, in milliseconds."""
+    state: dict[tuple[str, str], Content] = field(default_factory=dict)
+
+    def who(self, *memberships: str) -> set[str]:
+        """MXIDs with one of these memberships."""
+        return {user for user, membership in self.members.items() if membership in memberships}
+
+    @property
+    def levels(self) -> Content:
+        return self.state.setdefault((LEVELS, ""), {})
+
+    def children(self) -> set[str]:
+        """Ids of the rooms that this space names as its children."""
+        return {key for (kind, key), content in self.state.items() if kind == CHILD and content.get("via")}
+
+
+class ModelHomeserver:
+    """All rooms of ours, and who has an account."""
+
+    def __init__(self, accounts: Iterable[str] = (), default_version: str = "12") -> None:
+        self.rooms: dict[str, ModelRoom] = {}
+        self.accounts = set(accounts)
+        self.default_version = default_version
+        self._made = 0
+
+    def add(self, room: ModelRoom) -> ModelRoom:
+        self.rooms[room.room_id] = room
+        return room
+
+    def by_key(self, key: str) -> list[ModelRoom]:
+        """Every room with this marker, the oldest first."""
+        return sorted(
+            (room for room in self.rooms.values() if room.key == key),
+            key=lambda room: (room.created_ts, room.room_id),
+        )
+
+    # -- what a writer asks for ---------------------------------------------------------------------------
+
+    def create_room(self, new: NewRoom) -> str:
+        """`POST /createRoom`: all the state, then the invites."""
+        assert len(new.invite) <= 50, "too many invites for one createRoom"
+        assert len(set(new.invite)) == len(new.invite), "somebody is invited twice"
+        assert "users" in new.power_levels, "power levels must be complete"
+        assert BOT not in new.power_levels["users"], "the writer adds the bot, nobody else"  # type: ignore[operator] # object by its port
+        self._made += 1
+        room = ModelRoom(
+            room_id=self._new_id(new.key),
+            key=new.key,
+            is_space=new.is_space,
+            version=new.room_version or self.default_version,
+            created_ts=10**12 + self._made,
+        )
+        room.state["m.room.name", ""] = {"name": new.name}
+        for event in new.state:
+            kind, key, content = event["type"], event["state_key"], event["content"]
+            assert isinstance(kind, str)
+            assert isinstance(key, str)
+            assert isinstance(content, dict)
+            self._check_ids(kind, key, content)
+            room.state[kind, key] = content
+        room.state[LEVELS, ""] = dict(new.power_levels)
+        for user in new.invite:
+            localpart(user)
+            room.members[user] = "invite"
+        self.add(room)
+        return room.room_id
+
+    def invite(self, room_id: str, user: str) -> None:
+        room = self._seen(room_id)
+        localpart(user)
+        assert user != BOT, "the bot is in its rooms"
+        membership = room.members.get(user)
+        if membership == "ban":
+            raise HomeserverRefused(f"{user} is banned from {room_id}", status=403, errcode="M_FORBIDDEN")
+        if membership != "join":
+            room.members[user] = "invite"
+            room.left.pop(user, None)
+
+    def kick(self, room_id: str, user: str) -> None:
+        room = self._seen(room_id)
+        localpart(user)
+        assert user != BOT, "the bot never kicks itself"
+        if room.members.get(user) in PRESENT | {"knock"}:
+            room.members[user] = "leave"
+
+    def put_state(self, room_id: str, kind: str, key: str, content: Mapping[str, object]) -> None:
+        room = self._seen(room_id)
+        assert kind != LEVELS, "power levels are changed by change_power_levels"
+        self._check_ids(kind, key, content)
+        room.state[kind, key] = dict(content)
+
+    def change_power_levels(
+        self, room_id: str, base: Mapping[str, object] | None, levels: Mapping[str, int]
+    ) -> bool:
+        """True if that made a difference."""
+        room = self._seen(room_id)
+        assert BOT not in levels, "the bot never changes its own level"
+        before = room.levels
+        after: Content = {**before, **(base or {})}
+        users = dict(before.get("users", {}))
+        for user, level in levels.items():
+            localpart(user)
+            if level == after.get("users_default", 0):
+                users.pop(user, None)
+            else:
+                users[user] = level
+        after["users"] = users
+        room.state[LEVELS, ""] = after
+        return after != before
+
+    def find_by_marker(self, key: str, ignoring: Collection[str]) -> str | None:
+        found = [room for room in self.by_key(key) if room.has_bot and room.room_id not in ignoring]
+        return found[0].room_id if found else None
+
+    # -- what people do -----------------------------------------------------------------------------------
+
+    def join(self, room_id: str, user: str) -> None:
+        self.rooms[room_id].members[user] = "join"
+
+    def accept_invites(self) -> None:
+        """Everybody who has an account accepts."""
+        for room in self.rooms.values():
+            for user in room.who("invite"):
+                if localpart(user) in self.accounts:
+                    room.members[user] = "join"
+
+    # -- what a reader sees -------------------------------------------------------------------------------
+
+    def observe(self, roster: Roster, known: Mapping[str, str]) -> Observed:
+        """Everything of ours that the bot is in. `known` decides between two rooms with one key."""
+        rooms: dict[str, Room] = {}
+        duplicates: dict[str, tuple[str, ...]] = {}
+        newer: dict[str, str] = {}
+        for key in sorted({room.key for room in self.rooms.values() if room.has_bot}):
+            seen = [room for room in self.by_key(key) if room.has_bot]
+            for room in seen:
+                if room.marker_version > MARKER_VERSION:
+                    newer[key] = room.room_id
+            ours = [room for room in seen if room.marker_version <= MARKER_VERSION]
+            ours.sort(key=lambda room: room.room_id != known.get(room.key))
+            if ours:
+                rooms[key] = _as_observed(ours[0], roster)
+            if len(ours) > 1:
+                duplicates[key] = tuple(sorted(room.room_id for room in ours[1:]))
+        return Observed(
+            rooms=rooms,
+            accounts=roster.people(self.accounts),
+            duplicates=duplicates,
+            newer=newer,
+            server_name=SERVER,
+            bot=BOT,
+            default_room_version=self.default_version,
+        )
+
+    @classmethod
+    def from_observed(cls, observed: Observed, roster: Roster) -> ModelHomeserver:
+        """A homeserver that looks like this."""
+        made = cls(roster.localparts(observed.accounts), observed.default_room_version)
+        for key, room in observed.rooms.items():
+            made.add(_from_observed(key, room, roster))
+        for key, room_ids in observed.duplicates.items():
+            for room_id in room_ids:
+                made.add(ModelRoom(room_id, key, created_ts=10**13))
+        for key, room_id in observed.newer.items():
+            made.add(ModelRoom(room_id, key, marker_version=MARKER_VERSION + 1))
+        return made
+
+    def _seen(self, room_id: str) -> ModelRoom:
+        room = self.rooms.get(room_id)
+        assert room is not None, f"there is no room {room_id}"
+        assert room.has_bot, f"the bot is not in {room_id}"
+        assert room.marker_version <= MARKER_VERSION, f"{room_id} is marked by a newer version: hands off"
+        return room
+
+    def _new_id(self, key: str) -> str:
+        number = 1
+        while (room_id := f"!{key}~{number}:{SERVER}") in self.rooms:
+            number += 1
+        return room_id
+
+    def _check_ids(self, kind: str, key: str, content: Mapping[str, object]) -> None:
+        if kind in {CHILD, PARENT}:
+            assert key in self.rooms, f"{kind} names {key}, which does not exist"
+        allow = content.get("allow", [])
+        assert isinstance(allow, list)
+        for rule in allow:
+            assert set(rule) == {"type", "room_id"}, f"not a rule of the Matrix specification: {rule}"
+            assert rule["room_id"] in self.rooms, f"{kind} allows {rule['room_id']}, which does not exist"
+
+
+def _as_observed(room: ModelRoom, roster: Roster) -> Room:
+    local = {user: member for user, member in room.members.items() if user.endswith(f":{SERVER}")}
+    people = {
+        kind: roster.people(localpart(user) for user, membership in local.items() if membership == kind)
+        for kind in ("join", "invite", "knock", "ban")
+    }
+    users: Mapping[str, int] = room.levels.get("users", {})
+    return Room(
+        room_id=room.room_id,
+        marker=Marker(room.marker_version, INSTANCE, room.key),
+        version=room.version,
+        created_ts=room.created_ts,
+        is_space=room.is_space,
+        joined=people["join"],
+        invited=people["invite"],
+        knocking=people["knock"],
+        banned=people["ban"],
+        left={roster.number(localpart(user)): when for user, when in room.left.items()},
+        foreign=frozenset(user for user in room.who(*PRESENT) if user not in local),
+        power_levels=PowerLevels(
+            people={
+                roster.number(localpart(user)): level
+                for user, level in users.items()
+                if user.endswith(f":{SERVER}") and user != BOT
+            },
+            foreign={
+                user: level for user, level in users.items() if not user.endswith(f":{SERVER}") or user == BOT
+            },
+            base={key: value for key, value in room.levels.items() if key != "users"},
+        ),
+        children={
+            room_id: Child(room_id, room.state[CHILD, room_id].get("suggested") is True)
+            for room_id in room.children()
+        },
+        state={kind: content for (kind, key), content in room.state.items() if not key and kind != LEVELS},
+    )
+
+
+def _from_observed(key: str, room: Room, roster: Roster) -> ModelRoom:
+    made = ModelRoom(room.room_id, key, room.is_space, room.version, room.created_ts)
+    for membership, people in (
+        ("join", room.joined),
+        ("invite", room.invited),
+        ("knock", room.knocking),
+        ("ban", room.banned),
+    ):
+        made.members |= {mxid(name): membership for name in roster.localparts(people)}
+    made.members |= dict.fromkeys(room.foreign, "join")
+    made.left = {mxid(roster.localpart(number)): when for number, when in room.left.items()}
+    users = {mxid(roster.localpart(number)): level for number, level in room.power_levels.people.items()}
+    made.state[LEVELS, ""] = {**room.power_levels.base, "users": {**users, **room.power_levels.foreign}}
+    for child in room.children.values():
+        content: Content = {"via": [SERVER]}
+        made.state[CHILD, child.room_id] = {**content, "suggested": True} if child.suggested else content
+    made.state |= {(kind, ""): dict(content) for kind, content in room.state.items()}
+    assert made.who("ban") & made.who(*PRESENT) == set()
+    return made

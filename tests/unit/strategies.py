@@ -1,0 +1,306 @@
+"""Hypothesis strategies: arbitrary scenes, hostile ones included."""
+
+from __future__ import annotations
+
+import random as shuffling
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from aim.config import Config
+from aim.desired.desire import desire
+from aim.desired.levels import base_levels
+from aim.directory.model import Directory
+from aim.directory.roster import People, Roster
+from aim.planner.keys import Keys
+from aim.planner.memory import properties_of
+from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
+from aim.world.rooms import Observed, PowerLevels, Room
+from tests.unit.model import SERVER, mxid
+from tests.unit.worlds import (
+    NO_LIMITS,
+    NOW,
+    Scene,
+    a_config,
+    a_directory,
+    a_room,
+    a_space,
+    a_user,
+    an_observed,
+    room_id_of,
+)
+
+
+def examples(count: int) -> settings:
+    """So many, the same ones every time."""
+    return settings(
+        derandomize=True,
+        database=None,
+        deadline=None,
+        max_examples=count,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+
+
+PEOPLE = [f"p{number}" for number in range(7)]
+STRANGERS = ["s0", "s1"]
+GROUPS = ["g0", "g1", "g2"]
+SPACES = ["a", "b", "c", "d"]
+FOREIGN = "@far:other.example"
+KEYS = [*SPACES, *(f"{space}/{room}" for space in SPACES for room in ("r", "q"))]
+
+# Several people, as a rule: between empty sets nothing happens.
+some_people = st.sets(st.sampled_from(PEOPLE), min_size=3) | st.sets(st.sampled_from(PEOPLE), max_size=2)
+anybody = st.sampled_from([*PEOPLE, *STRANGERS])
+levels = st.sampled_from([0, 0, 50, 100, -1])
+
+
+@st.composite
+def configs(draw: st.DrawFn, *, limits: bool) -> Config:
+    """Any tree of up to four spaces, up to two default rooms; without `limits` the guards never trip."""
+    count = draw(st.integers(0, len(SPACES)))
+    items: list[dict[str, Any]] = []
+    roots: list[dict[str, Any]] = []
+    for name in SPACES[:count]:
+        groups = draw(
+            st.lists(st.tuples(st.sampled_from([*GROUPS, "", "unknown"]), levels), max_size=3, unique=True)
+        )
+        item = a_space(name, *groups, subspaces=[])
+        parent = draw(st.sampled_from([None, *items]))
+        (roots if parent is None else parent["subspaces"]).append(item)
+        items.append(item)
+    rooms = draw(st.lists(default_rooms, max_size=2, unique_by=lambda room: str(room["id"])))
+    return a_config(
+        *roots,
+        default_rooms=rooms,
+        invite_to_public_rooms=draw(st.booleans()),
+        invite_before_first_login=draw(st.booleans()),
+        enforce_names=draw(st.booleans()),
+        allowed_users=draw(st.sampled_from([[], [f"@s0:{SERVER}"], ["@p[01]:.*"]])),
+        **({} if limits else {"guards": NO_LIMITS}),
+    )
+
+
+default_rooms = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from(["r", "q"]),
+        "properties": st.fixed_dictionaries(
+            {},
+            optional={
+                "name": st.just("Room"),
+                "topic": st.sampled_from(["", "Talk"]),
+                "encrypted": st.booleans(),
+                "history_visibility": st.just("joined"),
+                "join_rule": st.sampled_from(["restricted", "public", "invite", "knock_restricted"]),
+                "suggested": st.booleans(),
+                "room_version": st.sampled_from(["11", "12"]),
+            },
+        ),
+    }
+)
+
+
+@st.composite
+def directories(draw: st.DrawFn, roster: Roster) -> Directory:
+    """Any people and groups; ids that belong to others now and then, people in doubt too."""
+    contested = draw(st.sets(st.sampled_from(PEOPLE), max_size=1))
+    names = sorted(draw(some_people) - contested)
+    inactive = draw(st.sets(st.sampled_from(PEOPLE), max_size=2))
+    ids = draw(
+        st.permutations([f"id-{name}" for name in PEOPLE]) | st.just([f"id-{name}" for name in PEOPLE])
+    )
+    users = [a_user(name, ids[PEOPLE.index(name)], active=name not in inactive) for name in names]
+    unreadable = draw(st.sets(st.sampled_from(ids), max_size=1)) - {user.id for user in users}
+    return a_directory(
+        users,
+        {group: draw(some_people) for group in GROUPS if draw(st.sampled_from([True, True, True, False]))},
+        roster=roster,
+        contested=contested,
+        unresolved=unreadable,
+    )
+
+
+@st.composite
+def rooms(draw: st.DrawFn, roster: Roster, key: str) -> Room:
+    """A room in any state."""
+    memberships = draw(
+        st.dictionaries(
+            anybody, st.sampled_from(["join", "join", "invite", "ban", "knock", "left", "left-long-ago"])
+        )
+    )
+
+    def those(*kinds: str) -> list[str]:
+        return sorted(name for name, kind in memberships.items() if kind in kinds)
+
+    recent, long_ago = (int((NOW - timedelta(days=days)).timestamp() * 1000) for days in (0.5, 2))
+    left = {**dict.fromkeys(those("left"), recent), **dict.fromkeys(those("left-long-ago"), long_ago)}
+    complete = dict(base_levels(is_space="/" not in key, room_version="12"))
+    tampered = {**complete, "users_default": 50, "events": {"m.room.power_levels": 0}}
+    states: list[dict[str, dict[str, object]]] = [
+        {},
+        {"m.room.name": {"name": "Renamed"}},
+        {"m.room.encryption": {}},
+    ]
+    return a_room(
+        roster,
+        key,
+        those("join"),
+        invited=those("invite"),
+        banned=those("ban"),
+        knocking=those("knock"),
+        left=left,
+        foreign=draw(st.sampled_from([(), (FOREIGN,)])),
+        levels=draw(st.dictionaries(anybody, levels, max_size=3)),
+        foreign_levels=draw(st.sampled_from([{}, {FOREIGN: 100}])),
+        base=draw(st.sampled_from([complete, complete, tampered, {}])),
+        children=draw(st.dictionaries(st.sampled_from([*KEYS, "elsewhere"]), st.booleans(), max_size=3)),
+        version=draw(st.sampled_from(["11", "12"])),
+        state=draw(st.sampled_from(states)),
+    )
+
+
+@st.composite
+def scenes(draw: st.DrawFn, *, limits: bool = False) -> Scene:
+    """Any scene: a first start, an old installation, a lost database, rooms tampered with."""
+    roster = Roster()
+    config = draw(configs(limits=limits))
+    directory = draw(directories(roster))
+    accounts = draw(some_people) | draw(st.sets(st.sampled_from(STRANGERS)))
+    wanted = list(desire(config, directory, an_observed(roster, ()), Recorded()).rooms)
+    keys = draw(st.sets(st.sampled_from([*wanted, *wanted, "old", "a/q", "d"]), max_size=6).map(sorted))
+    observed = an_observed(
+        roster,
+        accounts,
+        *(draw(rooms(roster, key)) for key in keys),
+        newer=draw(st.sampled_from([{}, {}, {"d": "!newer:example.com"}] if "d" not in keys else [{}])),
+    )
+    recorded = draw(st.just(Recorded()) | recordeds(config, directory, observed))
+    return Scene(config, directory, observed, recorded)
+
+
+@st.composite
+def recordeds(draw: st.DrawFn, config: Config, directory: Directory, observed: Observed) -> Recorded:
+    """Anything that may be remembered with this directory and these rooms."""
+    roster = directory.roster
+    desired = desire(config, directory, observed, Recorded()).rooms
+    known: dict[str, RecordedRoom] = {}
+    for key in draw(st.sets(st.sampled_from(KEYS))):
+        properties: Mapping[str, object] | None = None
+        if key in desired and draw(st.booleans()):
+            properties = properties_of(desired[key])
+            if draw(st.booleans()):
+                properties = {**properties, "suggested": False, "m.room.name": {"name": "As it was"}}
+        known[key] = RecordedRoom(key, room_id_of(key), properties)
+    entitled = {key: draw(some_people) for key in sorted(desired) if draw(st.booleans())}
+    return Recorded(
+        fresh=False,
+        recovery_since=draw(st.sampled_from([None, None, NOW - timedelta(days=1)])),
+        source="ldif",
+        rooms=known,
+        seen={
+            f"id-{name}": Seen(f"id-{name}", name, False, NOW - timedelta(days=9), None)
+            for name in draw(some_people)
+        },
+        entitled={key: roster.people(people) for key, people in entitled.items()},
+    )
+
+
+@st.composite
+def pasts(draw: st.DrawFn, scene: Scene) -> Scene:
+    """The scene with a past: some of what is pending is held or approved, some was done of late."""
+    recorded = scene.recorded
+    pending = [action.identity for action in scene.plan().actions] or ["kick a @nobody:example.com"]
+    some = st.sets(st.sampled_from(pending), max_size=4)
+    until = NOW + timedelta(hours=1)
+    done = st.builds(
+        Done,
+        identity=st.just("kick a @p0:example.com"),
+        kind=st.sampled_from(["kicks", "demotions"]),
+        space=st.sampled_from(SPACES),
+        person=anybody,
+        at=st.integers(0, 90).map(lambda minutes: NOW - timedelta(minutes=minutes)),
+    )
+    return replace(
+        scene,
+        recorded=replace(
+            recorded,
+            fresh=False,
+            held=frozenset(draw(some)),
+            approvals={identity: Approval(identity, "admin", until) for identity in draw(some)},
+            done=tuple(draw(st.lists(done, max_size=6))),
+        ),
+    )
+
+
+some_keys = st.builds(
+    Keys,
+    rooms=st.frozensets(st.sampled_from([*KEYS, "everyone"]), max_size=3),
+    people=st.frozensets(anybody.map(mxid), max_size=3),
+)
+
+
+def renumbered(scene: Scene, random: shuffling.Random) -> Scene:
+    """The same scene with another numbering of people, and every mapping and list in another order."""
+    old, new = scene.roster, Roster()
+    names = [old.localpart(number) for number in range(len(old))]
+    for name in random.sample(names, len(names)):
+        new.number(name)
+
+    def people(numbers: People) -> People:
+        return new.people(old.localparts(numbers))
+
+    def mixed(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
+        items = list(mapping.items())
+        return dict(random.sample(items, len(items)))
+
+    def by_number(mapping: Mapping[int, int]) -> dict[int, int]:
+        return mixed({new.number(old.localpart(number)): value for number, value in mapping.items()})
+
+    def room(before: Room) -> Room:
+        sets: dict[str, Any] = {
+            name: people(getattr(before, name)) for name in ("joined", "invited", "knocking", "banned")
+        }
+        power_levels = PowerLevels(
+            by_number(before.power_levels.people),
+            mixed(before.power_levels.foreign),
+            mixed(before.power_levels.base),
+        )
+        return replace(
+            before,
+            **sets,
+            left=by_number(before.left),
+            power_levels=power_levels,
+            children=mixed(before.children),
+            state=mixed(before.state),
+        )
+
+    directory, observed, recorded = scene.directory, scene.observed, scene.recorded
+    return replace(
+        scene,
+        directory=replace(
+            directory,
+            roster=new,
+            users=tuple(random.sample(directory.users, len(directory.users))),
+            groups=tuple(replace(group, members=people(group.members)) for group in directory.groups),
+            everyone=people(directory.everyone),
+            contested=people(directory.contested),
+            keys=mixed(directory.keys),
+        ),
+        observed=replace(
+            observed,
+            rooms=mixed({key: room(before) for key, before in observed.rooms.items()}),
+            accounts=people(observed.accounts),
+        ),
+        recorded=replace(
+            recorded,
+            rooms=mixed(recorded.rooms),
+            seen=mixed(recorded.seen),
+            entitled=mixed({key: people(known) for key, known in recorded.entitled.items()}),
+            done=tuple(random.sample(recorded.done, len(recorded.done))),
+            approvals=mixed(recorded.approvals),
+        ),
+    )

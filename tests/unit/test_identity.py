@@ -1,0 +1,158 @@
+"""Who a person is: new ids, new localparts, and everybody whose identity is in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from aim.desired.identity import conflicts, hands_off
+from aim.directory.model import Severity, User
+from aim.planner.memory import remember
+from aim.world.recorded import Recorded, Seen
+from tests.unit.worlds import (
+    NOW,
+    Scene,
+    a_config,
+    a_directory,
+    a_space,
+    a_user,
+    cycle,
+    identities,
+    provisioned,
+)
+
+CONFIG = a_config(a_space("all", "", ("mods", 50)))
+
+
+def seen(id_: str, name: str, *, gone: bool = False) -> Seen:
+    return Seen(id_, name, False, NOW - timedelta(days=90), NOW - timedelta(days=9) if gone else None)
+
+
+def known(*people: Seen) -> dict[str, Seen]:
+    return {one.id: one for one in people}
+
+
+@pytest.mark.parametrize(
+    ("users", "before", "found"),
+    [
+        ([a_user("ann", "1")], [], []),
+        ([a_user("ann", "1")], [seen("1", "ann")], []),
+        ([a_user("ann", "1")], [seen("1", "ann", gone=True)], []),
+        # A known localpart with a new id, whether its former owner is still there or long gone.
+        ([a_user("ann", "2")], [seen("1", "ann")], [("ann", "1", True)]),
+        ([a_user("ann", "2")], [seen("1", "ann", gone=True)], [("ann", "1", True)]),
+        # A known id with a new localpart.
+        ([a_user("anna", "1")], [seen("1", "ann")], [("anna", "1", False)]),
+        # Two people who swapped names: all four sides.
+        (
+            [a_user("bob", "1"), a_user("ann", "2")],
+            [seen("1", "ann"), seen("2", "bob")],
+            [("ann", "1", True), ("ann", "2", False), ("bob", "1", False), ("bob", "2", True)],
+        ),
+        # Two ids were bound to one localpart before: the one of today is in no conflict.
+        ([a_user("ann", "2")], [seen("1", "ann", gone=True), seen("2", "ann")], []),
+    ],
+)
+def test_conflicts(users: list[User], before: list[Seen], found: list[tuple[str, str, bool]]) -> None:
+    conflict = conflicts(users, known(*before))
+    assert [(one.user.localpart, one.seen.id, one.is_new_id) for one in conflict] == found
+
+
+def test_a_new_id_is_told_with_both_ids_and_the_command_that_settles_it() -> None:
+    [conflict] = conflicts([a_user("ann", "2")], known(seen("1", "ann")))
+    problem = conflict.problem("example.com")
+    assert (problem.severity, problem.subject) == (Severity.ERROR, "@ann:example.com")
+    assert "aim rebind 1 2" in problem.message
+    assert "not touched" in problem.message
+
+
+def test_a_new_localpart_is_told_with_both_names_and_the_command_that_settles_it() -> None:
+    [conflict] = conflicts([a_user("anna", "1")], known(seen("1", "ann")))
+    problem = conflict.problem("example.com")
+    assert problem.subject == "@anna:example.com"
+    assert "aim rebind @ann:example.com @anna:example.com" in problem.message
+    assert "neither account is touched" in problem.message
+
+
+def test_hands_off_who_is_contested_in_conflict_or_unreadable() -> None:
+    directory = a_directory([a_user("anna", "1"), "eve"], contested=["bob"], unresolved=["3", "unknown"])
+    recorded = Recorded(seen=known(seen("1", "ann"), seen("3", "cid"), seen("id-eve", "eve")))
+    found = conflicts(directory.users, recorded.seen)
+    assert directory.roster.localparts(hands_off(directory, recorded, found)) == ["ann", "anna", "bob", "cid"]
+
+
+# -- what that means in a cycle -------------------------------------------------------------------
+
+STAFF = ["ann", "bob", "cid"]
+
+
+def working() -> Scene:
+    """Three people; ann moderates."""
+    return provisioned(CONFIG, a_directory(STAFF, {"mods": ["ann"]}), [*STAFF, "anna"])
+
+
+def with_users(scene: Scene, *users: User | str, mods: Iterable[str] = ("ann",), **more: Any) -> Scene:
+    return replace(scene, directory=a_directory(users, {"mods": mods}, roster=scene.roster, **more))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(
+            lambda scene: with_users(scene, a_user("anna", "id-ann"), "bob", "cid"), id="new localpart"
+        ),
+        pytest.param(
+            lambda scene: with_users(scene, a_user("ann", "other"), "bob", "cid", mods=[]), id="new id"
+        ),
+        pytest.param(
+            lambda scene: with_users(scene, "bob", "cid", contested=["ann"], unresolved=["id-ann"]),
+            id="contested",
+        ),
+        pytest.param(lambda scene: with_users(scene, "bob", "cid", unresolved=["id-ann"]), id="unreadable"),
+    ],
+)
+def test_neither_account_is_touched_in_any_direction(change: Callable[[Scene], Scene]) -> None:
+    scene = change(working())
+    assert identities(scene.plan().actions) == []
+    # Nor are they forgotten, renamed or counted as gone: what was known of them stays until it is settled.
+    memory = remember(scene.world, scene.plan())
+    assert [one for one in memory.seen if one.id == "id-ann" and one.localpart != "ann"] == []
+    assert memory.entitled == {}
+
+
+def test_a_conflict_lasts_until_it_is_settled() -> None:
+    scene = with_users(working(), a_user("ann", "other"), "bob", "cid")
+    for _ in range(3):
+        assert len([p for p in scene.plan().problems if "aim rebind" in p.message]) == 1
+        scene = cycle(scene).later(hours=30)
+    # Rebound: the person is the one known before.
+    rebound = {key: one for key, one in scene.recorded.seen.items() if key != "id-ann"}
+    rebound["other"] = replace(scene.recorded.seen["id-ann"], id="other", gone_since=None)
+    scene = replace(scene, recorded=replace(scene.recorded, seen=rebound))
+    assert scene.plan().problems == ()
+    assert identities(scene.plan().actions) == []
+
+
+def test_a_settled_marriage_moves_the_rights_to_the_new_account() -> None:
+    scene = with_users(working(), a_user("anna", "id-ann"), "bob", "cid", mods=["anna"])
+    rebound = {**scene.recorded.seen, "id-ann": replace(scene.recorded.seen["id-ann"], localpart="anna")}
+    scene = replace(scene, recorded=replace(scene.recorded, seen=rebound))
+    assert identities(scene.plan().due) == [
+        "set_power_level all @ann:example.com",
+        "set_power_level all @anna:example.com",
+        "kick all @ann:example.com",
+        "invite all @anna:example.com",
+    ]
+
+
+def test_somebody_who_comes_back_with_the_same_id_is_welcome() -> None:
+    away = cycle(with_users(working(), "bob", "cid"))
+    assert away.members("all") == ["bob", "cid"]
+    assert away.recorded.seen["id-ann"].gone_since == NOW
+    back = with_users(away, *STAFF)
+    assert "invite all @ann:example.com" in identities(back.plan().due)
+    assert cycle(back).recorded.seen["id-ann"].gone_since is None

@@ -1,0 +1,523 @@
+"""The reconciler over fakes: what is read, recorded and done, in which order, and being killed anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from aim.config import Config
+from aim.directory.model import Directory, User
+from aim.directory.roster import Roster
+from aim.errors import HomeserverRefused, HomeserverUnavailable, PlanError, SourceInvalid, StoreError
+from aim.planner.plan import Plan
+from aim.ports import OutcomeStatus
+from aim.provisioner.executor import Provisioner
+from aim.provisioner.tools import Tools
+from aim.reconciler import Cycle, Observer, Reconciler, Senses
+from aim.world.recorded import Approval
+from tests.unit.fakes import (
+    RECORDS,
+    WRITES,
+    Call,
+    Clock,
+    FakeReader,
+    FakeRecorder,
+    FakeSource,
+    FakeWriter,
+    Killed,
+    Line,
+)
+from tests.unit.model import SERVER, ModelHomeserver, mxid
+from tests.unit.strategies import examples, scenes
+from tests.unit.worlds import Scene, a_config, a_directory, a_space
+
+STAFF = ["ann", "bob", "cid", "dan", "eve", "fay"]
+CONFIG = a_config(
+    a_space("all", "", ("mods", 50), subspaces=[a_space("lab", "lab")]), default_rooms=[{"id": "talk"}]
+)
+
+
+def staff(names: Iterable[str | User] = STAFF, **groups: Iterable[str]) -> Callable[[Roster], Directory]:
+    """Makes the directory of these people; unless given, ann is a moderator and bob works in the lab."""
+    named: Mapping[str, Iterable[str]] = {"mods": ["ann"], "lab": ["bob"], **groups}
+    return lambda roster: a_directory(names, named, roster=roster)
+
+
+@dataclass
+class Deployment:
+    """A homeserver, a database and a source, which outlive every process of ours."""
+
+    make: Callable[[Roster], Directory] = field(default_factory=staff)
+    config: Config = CONFIG
+    clock: Clock = field(default_factory=Clock)
+    homeserver: ModelHomeserver = field(default_factory=lambda: ModelHomeserver(STAFF))
+
+    def __post_init__(self) -> None:
+        self.start()
+        self.recorder = FakeRecorder(self.line)
+
+    def start(self, line: Line | None = None) -> None:
+        """A new process."""
+        self.line = line or Line()
+        self.stopping = asyncio.Event()
+        if hasattr(self, "recorder"):
+            self.recorder._line = self.line
+
+    def lose_database(self) -> None:
+        self.recorder = FakeRecorder(self.line)
+
+    @property
+    def senses(self) -> Senses:
+        return Senses(
+            config=self.config,
+            source=FakeSource(self.make),
+            homeserver=FakeReader(self.homeserver, self.line),
+            recorded=self.recorder,
+            now=self.clock.now,
+        )
+
+    def reconciler(self) -> Reconciler:
+        tools = Tools(
+            writer=FakeWriter(self.homeserver, self.line),
+            recorder=self.recorder,
+            now=self.clock.now,
+            server_name=SERVER,
+            sleep=self.clock.sleep,
+        )
+        return Reconciler(self.senses, self.recorder, Provisioner(tools))
+
+    async def cycle(self) -> Cycle:
+        return await self.reconciler().cycle(self.stopping)
+
+    def written(self) -> list[str]:
+        """What was written anywhere since the start, in order."""
+        return [call.name for call in self.line.of(*WRITES, *RECORDS)]
+
+    def members(self, key: str) -> list[str]:
+        [room] = self.homeserver.by_key(key)
+        return sorted(room.who("join", "invite"))
+
+    def approve(self, plan: Plan) -> None:
+        approved = {
+            action.identity: Approval(action.identity, "admin", self.clock.time + timedelta(hours=24))
+            for action in plan.held
+        }
+        self.recorder.recorded = replace(self.recorder.recorded, approvals=approved)
+
+
+async def settled() -> Deployment:
+    """After a first cycle; everybody is in."""
+    made = Deployment()
+    await made.cycle()
+    made.homeserver.accept_invites()
+    made.start()
+    return made
+
+
+# -- one cycle ------------------------------------------------------------------------------------
+
+
+async def test_a_first_cycle_makes_everything() -> None:
+    deployment = Deployment()
+    cycle = await deployment.cycle()
+    assert {outcome.status for outcome in cycle.outcomes} == {OutcomeStatus.DONE}
+    assert deployment.members("all") == deployment.members("all/talk") == [mxid(name) for name in STAFF]
+    assert deployment.members("lab") == [mxid("bob")]
+    assert deployment.recorder.cycles[0][0] == "done"
+    assert deployment.recorder.outcomes == list(cycle.outcomes)
+
+
+async def test_a_second_cycle_writes_nothing_anywhere() -> None:
+    deployment = await settled()
+    cycle = await deployment.cycle()
+    assert cycle.plan.actions == ()
+    assert deployment.written() == []
+    assert deployment.line.names() == ["open_intents", "load", "observe"]
+
+
+async def test_the_cycle_and_who_is_entitled_are_recorded_before_anything_is_done() -> None:
+    deployment = Deployment()
+    await deployment.cycle()
+    names = deployment.written()
+    first = min(names.index(name) for name in WRITES if name in names)
+    for name in ("begin_cycle", "record_seen", "record_entitled"):
+        assert names.index(name) < first
+    assert names[-1] == "end_cycle"
+    assert names.count("begin_cycle") == names.count("end_cycle") == 1
+
+
+async def test_a_declined_plan_writes_nothing() -> None:
+    deployment = Deployment()
+    shown: list[Plan] = []
+
+    async def no(plan: Plan) -> bool:
+        shown.append(plan)
+        return False
+
+    cycle = await deployment.reconciler().cycle(deployment.stopping, agree=no)
+    assert not cycle.agreed
+    assert shown == [cycle.plan]
+    assert deployment.written() == []
+
+
+async def test_a_saved_plan_that_is_no_longer_true_writes_nothing() -> None:
+    deployment = Deployment()
+
+    async def stale(_: Plan) -> bool:
+        raise PlanError("the world has moved on")
+
+    with pytest.raises(PlanError):
+        await deployment.reconciler().cycle(deployment.stopping, agree=stale)
+    assert deployment.written() == []
+
+
+async def test_observing_writes_nothing() -> None:
+    deployment = Deployment()
+    plan = await Observer(deployment.senses).plan()
+    assert len(plan.actions) > 0
+    assert deployment.written() == []
+
+
+async def test_what_is_only_worth_remembering_is_remembered_without_a_cycle() -> None:
+    deployment = await settled()
+    # Somebody without an account, who is in nothing yet.
+    deployment.make = staff([*STAFF, "gus"])
+    await deployment.cycle()
+    assert deployment.written() == ["record_seen", "record_entitled"]
+    assert len(deployment.recorder.cycles) == 1
+
+
+async def test_failed_and_skipped_actions_are_told_apart_from_done_ones() -> None:
+    deployment = Deployment()
+    deployment.line.fail = lambda call: (
+        HomeserverRefused("no", status=403) if call.name == "create_room" else None
+    )
+    cycle = await deployment.cycle()
+    assert cycle.failed == cycle.outcomes
+    assert {outcome.status for outcome in cycle.failed} == {OutcomeStatus.FAILED, OutcomeStatus.SKIPPED}
+    assert deployment.recorder.cycles[0][0] == "done"
+
+
+async def test_a_cycle_that_is_asked_to_stop_is_recorded_and_completed_by_the_next() -> None:
+    deployment = Deployment()
+    deployment.line.fail = lambda call: deployment.stopping.set() if call.name == "create_room" else None
+    cycle = await deployment.cycle()
+    assert OutcomeStatus.SKIPPED in {outcome.status for outcome in cycle.outcomes}
+    assert deployment.recorder.outcomes == list(cycle.outcomes)
+    deployment.start()
+    await deployment.cycle()
+    assert deployment.members("lab") == [mxid("bob")]
+    assert len(deployment.homeserver.rooms) == 4
+
+
+# -- bad reads ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [SourceInvalid("truncated"), HomeserverUnavailable("away"), StoreError("gone")]
+)
+async def test_what_cannot_be_read_ends_the_cycle_before_any_write(error: Exception) -> None:
+    deployment = await settled()
+
+    def broken(_: Roster) -> Directory:
+        raise error
+
+    if isinstance(error, SourceInvalid):
+        deployment.make = broken
+    name = "observe" if isinstance(error, HomeserverUnavailable) else "load"
+    deployment.line.fail = lambda call: error if call.name == name else None
+    with pytest.raises(type(error)):
+        await deployment.cycle()
+    assert deployment.written() == []
+
+
+async def test_an_empty_directory_where_users_were_known_is_an_error_and_nothing_is_written() -> None:
+    deployment = await settled()
+    deployment.make = staff([])
+    with pytest.raises(SourceInvalid, match="6 users were known"):
+        await deployment.cycle()
+    assert deployment.written() == []
+
+
+async def test_an_empty_directory_is_an_error_with_a_lost_database_too() -> None:
+    deployment = await settled()
+    deployment.lose_database()
+    deployment.make = staff([])
+    with pytest.raises(SourceInvalid):
+        await deployment.cycle()
+    assert deployment.written() == []
+
+
+async def test_an_empty_directory_is_an_error_even_if_users_were_never_recorded() -> None:
+    # Killed in its first cycle after the loss: rooms are recorded, users are not.
+    deployment = await settled()
+    deployment.lose_database()
+    deployment.line.kill_before = len(deployment.line.calls) + 5
+    with pytest.raises(Killed):
+        await deployment.cycle()
+    deployment.start()
+    assert deployment.recorder.recorded.seen == {}
+    assert not (await deployment.recorder.load(Roster(), deployment.clock.time)).fresh
+    deployment.make = staff([])
+    with pytest.raises(SourceInvalid):
+        await deployment.cycle()
+    assert not any(room.who("leave") for room in deployment.homeserver.rooms.values())
+
+
+async def test_an_empty_directory_at_a_first_start_is_fine() -> None:
+    deployment = Deployment(make=staff([]))
+    await deployment.cycle()
+    assert deployment.members("all") == []
+
+
+# -- guards and approval --------------------------------------------------------------------------
+
+
+async def test_above_the_limit_nobody_is_removed_until_somebody_approves() -> None:
+    deployment = await settled()
+    deployment.make = staff(["ann", "bob"])
+    cycle = await deployment.cycle()
+    held = {action.identity for action in cycle.plan.held}
+    assert len(held) == 8  # four people, in the space and its room
+    assert deployment.written() == ["begin_cycle", "record_seen", "record_held", "end_cycle"]
+    assert deployment.recorder.recorded.held == held
+
+    deployment.start()
+    deployment.clock.time += timedelta(hours=30)
+    assert (await deployment.cycle()).plan.held != ()
+    assert deployment.written() == []
+
+    deployment.approve(cycle.plan)
+    await deployment.cycle()
+    assert deployment.members("all") == deployment.members("all/talk") == [mxid("ann"), mxid("bob")]
+    assert deployment.recorder.recorded.held == frozenset()
+
+
+async def test_approval_runs_out() -> None:
+    deployment = await settled()
+    deployment.make = staff(["ann", "bob"])
+    deployment.approve((await deployment.cycle()).plan)
+    deployment.clock.time += timedelta(hours=25)
+    await deployment.cycle()
+    assert len(deployment.members("all")) == 6
+
+
+# -- recovery -------------------------------------------------------------------------------------
+
+
+async def test_a_lost_database_is_rebuilt_from_the_markers_and_removes_nobody() -> None:
+    deployment = await settled()
+    deployment.lose_database()
+    deployment.make = staff(["ann", "bob", "cid", "dan", "eve", "gus"])
+    deployment.homeserver.accounts.add("gus")
+    cycle = await deployment.cycle()
+    assert [action.identity for action in cycle.plan.held] == [
+        f"kick all {mxid('fay')}",
+        f"kick all/talk {mxid('fay')}",
+    ]
+    assert deployment.recorder.recorded.recovery_since == deployment.clock.time
+    assert deployment.recorder.recorded.rooms.keys() == {"all", "all/talk", "lab", "lab/talk"}
+    assert mxid("gus") in deployment.members("all")
+
+    # It stays so: time alone ends no recovery.
+    deployment.clock.time += timedelta(days=2)
+    deployment.start()
+    assert len((await deployment.cycle()).plan.held) == 2
+    deployment.approve(cycle.plan)
+    await deployment.cycle()
+    assert mxid("fay") not in deployment.members("all")
+    assert deployment.recorder.recorded.recovery_since is None
+
+
+async def test_recovery_with_nothing_to_remove_is_over_at_once() -> None:
+    deployment = await settled()
+    deployment.lose_database()
+    cycle = await deployment.cycle()
+    assert cycle.plan.actions == ()
+    assert deployment.recorder.recorded.recovery_since is None
+    deployment.start()
+    deployment.make = staff(STAFF[:-1])
+    await deployment.cycle()
+    assert mxid("fay") not in deployment.members("all")
+
+
+@pytest.mark.parametrize("moment", range(14))
+async def test_killed_in_recovery_it_is_in_recovery_still(moment: int) -> None:
+    deployment = await settled()
+    deployment.lose_database()
+    deployment.make = staff(STAFF[:-1])
+    deployment.line.kill_before = len(deployment.line.calls) + moment
+    # The next process, too, is killed or does its work: in neither case may anybody be removed.
+    for _ in range(2):
+        with suppress(Killed):
+            await deployment.cycle()
+        deployment.start()
+    await deployment.cycle()
+    assert mxid("fay") in deployment.members("all")
+    assert deployment.recorder.recorded.recovery_since is not None
+
+
+# -- killed at any moment -------------------------------------------------------------------------
+
+
+def changed() -> Callable[[Roster], Directory]:
+    """bob leaves the lab, cid comes; dan is a moderator and ann no more; fay leaves."""
+    return staff(STAFF[:-1], mods=["dan"], lab=["cid"])
+
+
+def shape(deployment: Deployment) -> dict[str, object]:
+    """How the homeserver is, by keys."""
+    found: dict[str, object] = {}
+    for room in deployment.homeserver.rooms.values():
+        assert room.key not in found, f"{room.key} was made twice"
+        rooms = deployment.homeserver.rooms
+        children = sorted(rooms[child].key if child in rooms else child for child in room.children())
+        found[room.key] = (deployment.members(room.key), dict(room.levels.get("users", {})), children)
+    return found
+
+
+async def _killed(deployment: Deployment, line: Line) -> bool:
+    """One process: true if it was killed on the way."""
+    deployment.start(line)
+    try:
+        await deployment.cycle()
+    except Killed:
+        return True
+    return False
+
+
+async def _converge(deployment: Deployment) -> None:
+    """New processes until nothing is left to do; two are enough."""
+    for _ in range(2):
+        deployment.start()
+        deployment.clock.time += timedelta(seconds=1)
+        await deployment.cycle()
+        deployment.homeserver.accept_invites()
+    deployment.start()
+    assert (await deployment.cycle()).plan.actions == ()
+    assert deployment.written() == []
+    assert deployment.recorder.intents == {}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_killed_at_any_call_of_the_first_cycle_it_ends_in_the_same_state(*, after: bool) -> None:
+    whole = Deployment()
+    await whole.cycle()
+    calls = len(whole.line.calls)
+    whole.homeserver.accept_invites()
+    for moment in range(calls):
+        deployment = Deployment()
+        line = Line(kill_after=moment) if after else Line(kill_before=moment)
+        was_killed = await _killed(deployment, line)
+        assert was_killed or after
+        await _converge(deployment)
+        assert shape(deployment) == shape(whole), f"killed at call {moment}"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_killed_at_any_call_of_a_later_cycle_it_ends_in_the_same_state(*, after: bool) -> None:
+    whole = await settled()
+    whole.make = changed()
+    await whole.cycle()
+    calls = len(whole.line.calls)
+    whole.homeserver.accept_invites()
+    for moment in range(calls):
+        deployment = await settled()
+        deployment.make = changed()
+        line = Line(kill_after=moment) if after else Line(kill_before=moment)
+        was_killed = await _killed(deployment, line)
+        assert was_killed or after
+        await _converge(deployment)
+        assert shape(deployment) == shape(whole), f"killed at call {moment}"
+
+
+async def test_killed_again_and_again_the_guards_count_what_was_begun() -> None:
+    deployment = await settled()
+    for leaver in range(1, 6):
+        # One person fewer each time, and killed right after each kick.
+        deployment.make = staff(STAFF[:-leaver])
+        line = Line()
+
+        def after_kick(call: Call, line: Line = line) -> BaseException | None:
+            line.killed = line.killed or call.name == "kick"
+            return Killed() if line.killed else None
+
+        line.lose = after_kick
+        await _killed(deployment, line)
+    gone = {user for room in deployment.homeserver.rooms.values() for user in room.who("leave")}
+    assert len(gone) <= 3
+
+
+async def test_a_room_in_the_making_when_the_process_was_killed_is_waited_for_and_adopted() -> None:
+    deployment = Deployment()
+    line = Line()
+    pending: list[Callable[[], object]] = []
+
+    def killed_while_it_is_made(call: Call) -> BaseException | None:
+        if call.name == "create_room":
+            # The homeserver has the request; nobody will read its answer.
+            pending.append(lambda: deployment.homeserver.create_room(call.arguments[0]))  # type: ignore[arg-type] # a NewRoom
+            line.killed = True
+            return Killed()
+        return None
+
+    line.fail = killed_while_it_is_made
+    assert await _killed(deployment, line)
+    deployment.start()
+
+    def arrives(call: Call) -> None:
+        if call.name == "find_by_marker" and pending:
+            pending.pop()()
+
+    deployment.line.fail = arrives
+    await deployment.cycle()
+    await _converge(deployment)
+    assert len(deployment.homeserver.rooms) == 4
+
+
+def of(scene: Scene) -> Deployment:
+    """A deployment that looks like the scene."""
+    names, before = scene.roster.localparts, scene.directory
+    made = Deployment(
+        make=lambda roster: a_directory(
+            before.users,
+            {group.id: names(group.members) for group in before.groups},
+            roster=roster,
+            contested=names(before.contested),
+            unresolved=before.unresolved,
+        ),
+        config=scene.config,
+        homeserver=ModelHomeserver.from_observed(scene.observed, scene.roster),
+    )
+    made.recorder = FakeRecorder.of(scene, made.line)
+    return made
+
+
+async def _finish(deployment: Deployment) -> dict[str, object]:
+    """Cycles, each held plan approved, until one finds nothing to do."""
+    for _ in range(4):
+        deployment.start()
+        cycle = await deployment.cycle()
+        if not cycle.plan.actions:
+            return shape(deployment)
+        deployment.approve(cycle.plan)
+    raise AssertionError("it does not come to rest")
+
+
+@examples(150)
+@given(scenes(limits=True), st.integers(0, 60), st.booleans())
+async def test_whatever_the_world_being_killed_changes_nothing_in_the_end(
+    scene: Scene, moment: int, after: bool
+) -> None:
+    assume(scene.directory.users)
+    whole = await _finish(of(scene))
+    deployment = of(scene)
+    await _killed(deployment, Line(kill_after=moment) if after else Line(kill_before=moment))
+    assert await _finish(deployment) == whole

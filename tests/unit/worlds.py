@@ -1,0 +1,431 @@
+"""Worlds for the tests of the pure core: builders and a pure simulator. `strategies` makes arbitrary ones.
+
+A `Scene` is everything a world is made of, before `desire`: configuration, directory, observed, recorded,
+time. `apply_plan` carries the due actions of a plan out on a `model` homeserver and remembers what a cycle
+would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aim.config import Config
+from aim.desired.desire import desire
+from aim.desired.levels import base_levels
+from aim.desired.rooms import Desired
+from aim.directory.model import Directory, Group, GroupKind, Problem, User, same
+from aim.directory.roster import NOBODY, Roster
+from aim.planner.actions import (
+    AddChild,
+    AnyAction,
+    CreateRoom,
+    CreateSpace,
+    Invite,
+    Kick,
+    RemoveChild,
+    SetPowerLevel,
+    SetRoomState,
+)
+from aim.planner.guards import is_counted, kind_of
+from aim.planner.keys import Keys
+from aim.planner.memory import Memory, properties_of, remember
+from aim.planner.plan import Plan, make_plan
+from aim.planner.world import World
+from aim.ports import NewRoom
+from aim.reconciler import limits_of
+from aim.world.recorded import Approval, Done, Recorded, RecordedRoom
+from aim.world.rooms import Child, Marker, Observed, PowerLevels, Room
+from tests.unit.model import BOT, CHILD, INSTANCE, LEVELS, PARENT, SERVER, ModelHomeserver, localpart
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+NO_LIMITS = {
+    kind: {"per_space": {"at_least": 10_000}, "organisation": {"at_least": 10_000}}
+    for kind in ("kicks", "demotions")
+}
+
+
+# -- builders -------------------------------------------------------------------------------------
+
+
+def a_space(space: str, *groups: str | tuple[str, int], **more: Any) -> dict[str, Any]:
+    """One item of `spaces`: a group is its external id, or that and a power level; `more` as in the file."""
+    return {
+        "id": space,
+        "name": space.title(),
+        "groups": [
+            {"externalId": group}
+            if isinstance(group, str)
+            else {"externalId": group[0], "powerLevel": group[1]}
+            for group in groups
+        ],
+        **more,
+    }
+
+
+def a_config(*spaces: Mapping[str, Any], **provisioner: Any) -> Config:
+    """A configuration with these spaces (none: the key is left out) and this `provisioner` section."""
+    return Config.model_validate(
+        {
+            "homeserver": {"url": "http://localhost:8008", "server_name": SERVER},
+            "appservice": {"as_token": "as", "hs_token": "hs"},
+            "source": {"type": "ldif", "path": "directory.ldif"},
+            "provisioner": provisioner,
+            **({"spaces": list(spaces)} if spaces else {}),
+        }
+    )
+
+
+def a_user(name: str, id_: str | None = None, *, active: bool = True, weak_id: bool = False) -> User:
+    return User(id_ or f"id-{name}", name, name, active=active, weak_id=weak_id)
+
+
+def a_directory(
+    users: Iterable[str | User],
+    groups: Mapping[str, Iterable[str]] | None = None,
+    *,
+    roster: Roster | None = None,
+    contested: Iterable[str] = (),
+    unresolved: Iterable[str] = (),
+    problems: tuple[Problem, ...] = (),
+    shared_names: Mapping[str, Collection[str]] | None = None,
+    name: str = "Example",
+) -> Directory:
+    """A directory of localparts (whose id is `id-<localpart>`) or users, and of groups: id → localparts.
+
+    `shared_names` maps a further name to the ids of the groups that share it.
+    """
+    roster = roster if roster is not None else Roster()
+    people = [user if isinstance(user, User) else a_user(user) for user in users]
+    active = {user.localpart for user in people if user.active}
+    members = {key: sorted(active & set(inside)) for key, inside in sorted((groups or {}).items())}
+    positions: dict[str, tuple[int, ...]] = {key: (position,) for position, key in enumerate(members)}
+    for shared, ids in (shared_names or {}).items():
+        positions[shared] = tuple(positions[key][0] for key in sorted(ids))
+    return Directory(
+        source="ldif",
+        name=name,
+        roster=roster,
+        users=tuple(sorted(people, key=lambda user: user.id)),
+        groups=tuple(
+            Group(key, GroupKind.GROUP, key, roster.people(inside)) for key, inside in members.items()
+        ),
+        everyone=roster.people(sorted(active)),
+        problems=problems,
+        contested=roster.people(contested),
+        unresolved=frozenset(unresolved),
+        keys=positions,
+        key_of=same,
+    )
+
+
+def a_room(
+    roster: Roster,
+    key: str,
+    joined: Iterable[str] = (),
+    *,
+    invited: Iterable[str] = (),
+    knocking: Iterable[str] = (),
+    banned: Iterable[str] = (),
+    left: Mapping[str, int] | None = None,
+    foreign: Iterable[str] = (),
+    levels: Mapping[str, int] | None = None,
+    foreign_levels: Mapping[str, int] | None = None,
+    base: Mapping[str, object] | None = None,
+    children: Mapping[str, bool] | Iterable[str] = (),
+    version: str = "12",
+    state: Mapping[str, Mapping[str, object]] | None = None,
+    room_id: str | None = None,
+) -> Room:
+    """An observed room. Its id is `!<key>:example.com`; a key with a slash is a default room, else a space.
+
+    `children` are keys, or key → suggested; `levels` go by localpart; `base` None: complete and untouched.
+    """
+    is_space = "/" not in key
+    suggested = dict(children) if isinstance(children, Mapping) else dict.fromkeys(children, False)
+    return Room(
+        room_id=room_id or room_id_of(key),
+        marker=Marker(1, INSTANCE, key),
+        version=version,
+        created_ts=10**12,
+        is_space=is_space,
+        joined=roster.people(joined),
+        invited=roster.people(invited),
+        knocking=roster.people(knocking),
+        banned=roster.people(banned),
+        left={roster.number(name): when for name, when in (left or {}).items()},
+        foreign=frozenset(foreign),
+        power_levels=PowerLevels(
+            people={roster.number(name): level for name, level in (levels or {}).items()},
+            foreign=dict(foreign_levels or {}),
+            base=base if base is not None else base_levels(is_space=is_space, room_version=version),
+        ),
+        children={room_id_of(child): Child(room_id_of(child), flag) for child, flag in suggested.items()},
+        state=state if state is not None else {"m.room.name": {"name": key.title()}},
+    )
+
+
+def room_id_of(key: str) -> str:
+    return f"!{key}:{SERVER}"
+
+
+def an_observed(
+    roster: Roster,
+    accounts: Iterable[str],
+    *rooms: Room,
+    duplicates: Mapping[str, tuple[str, ...]] | None = None,
+    newer: Mapping[str, str] | None = None,
+) -> Observed:
+    return Observed(
+        rooms={room.marker.key: room for room in rooms},
+        accounts=roster.people(accounts),
+        duplicates=duplicates or {},
+        newer=newer or {},
+        server_name=SERVER,
+        bot=BOT,
+        default_room_version="12",
+    )
+
+
+# -- scenes ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Scene:
+    """What a world is made of."""
+
+    config: Config
+    directory: Directory
+    observed: Observed
+    recorded: Recorded = field(default_factory=Recorded)
+    now: datetime = NOW
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """For hypothesis, which would otherwise print every default of the configuration."""
+        printer.text(repr(self))
+
+    def __repr__(self) -> str:
+        given = self.config.model_dump(include={"spaces", "provisioner"}, exclude_defaults=True)
+        given.get("provisioner", {}).pop("guards", None)
+        people = {group.id: self.roster.localparts(group.members) for group in self.directory.groups}
+        return (
+            f"Scene({given}\n numbers={self.roster.localparts(range(len(self.roster)))}"
+            f"\n users={[(user.id, user.localpart, user.active) for user in self.directory.users]}"
+            f"\n groups={people}\n observed={self.observed}\n recorded={self.recorded}\n now={self.now})"
+        )
+
+    @property
+    def roster(self) -> Roster:
+        return self.directory.roster
+
+    @property
+    def desired(self) -> Desired:
+        return desire(self.config, self.directory, self.observed, self.recorded)
+
+    @property
+    def world(self) -> World:
+        return World(
+            desired=self.desired,
+            observed=self.observed,
+            recorded=self.recorded,
+            now=self.now,
+            allowed_users=self.config.provisioner.allowed_users,
+            limits=limits_of(self.config),
+        )
+
+    def plan(self, keys: Keys | None = None) -> Plan:
+        return make_plan(self.world, keys)
+
+    def later(self, **time: float) -> Scene:
+        return replace(self, now=self.now + timedelta(**time))
+
+    def with_room(self, key: str, **changes: Any) -> Scene:
+        """The observed room changed: `joined`, `levels` and so on by localpart, as a_room takes them."""
+        room = self.observed.rooms[key]
+        for name in ("joined", "invited", "knocking", "banned"):
+            if name in changes:
+                changes[name] = self.roster.people(changes[name])
+        if "left" in changes:
+            changes["left"] = {self.roster.number(name): when for name, when in changes["left"].items()}
+        if "levels" in changes:
+            people = {self.roster.number(name): level for name, level in changes.pop("levels").items()}
+            changes["power_levels"] = replace(room.power_levels, people=people)
+        rooms = {**self.observed.rooms, key: replace(room, **changes)}
+        return replace(self, observed=replace(self.observed, rooms=rooms))
+
+    def without_room(self, key: str) -> Scene:
+        """The bot does not see that room any more."""
+        rooms = {name: room for name, room in self.observed.rooms.items() if name != key}
+        return replace(self, observed=replace(self.observed, rooms=rooms))
+
+    def members(self, key: str) -> list[str]:
+        """Localparts of who is in or invited."""
+        room = self.observed.rooms[key]
+        return self.roster.localparts(room.joined | room.invited)
+
+    def levels(self, key: str) -> dict[str, int]:
+        """Localpart → level, of who is named in the power levels."""
+        people = self.observed.rooms[key].power_levels.people
+        return {self.roster.localpart(person): level for person, level in sorted(people.items())}
+
+    def approve(self, plan: Plan, **lasting: float) -> Scene:
+        """Somebody approves what the plan holds, for a day or for `lasting`."""
+        until = self.now + timedelta(**(lasting or {"hours": 24}))
+        approvals = {action.identity: Approval(action.identity, "admin", until) for action in plan.held}
+        return replace(
+            self, recorded=replace(self.recorded, approvals={**self.recorded.approvals, **approvals})
+        )
+
+
+def a_scene(config: Config, directory: Directory, accounts: Iterable[str] | None = None) -> Scene:
+    """A first start: nothing observed but accounts (all users, unless given), nothing recorded."""
+    named = [user.localpart for user in directory.users] if accounts is None else accounts
+    return Scene(config, directory, an_observed(directory.roster, named))
+
+
+def provisioned(config: Config, directory: Directory, accounts: Iterable[str] | None = None) -> Scene:
+    """The scene after a first cycle, when everybody has accepted their invites."""
+    return accept_invites(cycle(a_scene(config, directory, accounts)))
+
+
+def identities(actions: Iterable[AnyAction]) -> list[str]:
+    return [action.identity for action in actions]
+
+
+# -- the simulator --------------------------------------------------------------------------------
+
+
+def cycle(scene: Scene) -> Scene:
+    """One cycle: the whole plan, carried out."""
+    return apply_plan(scene, scene.plan())
+
+
+def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lambda _: True) -> Scene:
+    """The scene after a cycle with this plan, whose due actions succeed as far as `only` says."""
+    if not plan.due and not remember(scene.world, plan):
+        return scene
+    desired = scene.desired
+    homeserver = ModelHomeserver.from_observed(scene.observed, scene.roster)
+    ids = {key: room.room_id for key, room in scene.observed.rooms.items()}
+    recorded = recall(scene.recorded, remember(scene.world, plan), scene.roster)
+    due = [action for action in plan.due if only(action)]
+    recorded = replace(recorded, fresh=False, done=(*recorded.done, *_counted(due, scene.now)))
+    made = _create_rooms(due, ids, homeserver)
+    for action in due:
+        if not isinstance(action, CreateRoom):
+            _carry_out(action, ids, homeserver)
+    rooms = dict(recorded.rooms)
+    for key in (*made, *_changed_rooms(plan, due)):
+        rooms[key] = RecordedRoom(key, ids[key], properties_of(desired.rooms[key]))
+    recorded = replace(recorded, rooms=rooms)
+    known = {key: room.room_id for key, room in recorded.rooms.items()}
+    return replace(scene, recorded=recorded, observed=homeserver.observe(scene.roster, known))
+
+
+def recall(recorded: Recorded, memory: Memory, roster: Roster) -> Recorded:
+    """What is recorded once the memory is."""
+    entitled = dict(recorded.entitled)
+    for key, names in memory.entitled.items():
+        entitled[key] = entitled.get(key, NOBODY) | roster.people(names)
+    return replace(
+        recorded,
+        fresh=recorded.fresh and not (memory.rooms or memory.seen),
+        recovery_since=memory.recovery_since if memory.recovery_changed else recorded.recovery_since,
+        rooms={**recorded.rooms, **{room.key: room for room in memory.rooms}},
+        seen={**recorded.seen, **{seen.id: seen for seen in memory.seen}},
+        entitled=entitled,
+        held=recorded.held if memory.held is None else memory.held,
+    )
+
+
+def accept_invites(scene: Scene) -> Scene:
+    """Everybody with an account joins where they are invited."""
+    rooms = {}
+    for key, room in scene.observed.rooms.items():
+        accepting = room.invited & scene.observed.accounts
+        rooms[key] = replace(room, joined=room.joined | accepting, invited=room.invited - accepting)
+    return replace(scene, observed=replace(scene.observed, rooms=rooms))
+
+
+def _counted(due: Iterable[AnyAction], now: datetime) -> Iterable[Done]:
+    for action in due:
+        kind = kind_of(action)
+        if kind is not None and is_counted(action):
+            yield Done(action.identity, kind, action.space, localpart(action.target or ""), now)
+
+
+def _create_rooms(due: Iterable[AnyAction], ids: dict[str, str], homeserver: ModelHomeserver) -> list[str]:
+    """Makes rooms, parents first; gives their keys."""
+    waiting = [action for action in due if isinstance(action, CreateRoom)]
+    made = []
+    while waiting:
+        ready = [action for action in waiting if action.parent is None or action.parent in ids]
+        assert ready, f"these wait for parents that nobody makes: {identities(waiting)}"
+        for action in ready:
+            assert action.room not in ids, f"{action.room} exists already"
+            state: list[Mapping[str, object]] = [
+                {"type": kind, "state_key": "", "content": _with_ids(content, ids)}
+                for kind, content in action.state.items()
+            ]
+            if action.parent:
+                parent = {"via": [SERVER], "canonical": True}
+                state.append({"type": PARENT, "state_key": ids[action.parent], "content": parent})
+            ids[action.room] = homeserver.create_room(
+                NewRoom(
+                    key=action.room,
+                    is_space=isinstance(action, CreateSpace),
+                    name=action.name,
+                    room_version=action.room_version,
+                    state=state,
+                    power_levels={**action.power_levels, "users": {}},
+                    invite=(),
+                )
+            )
+            made.append(action.room)
+        waiting = [action for action in waiting if action not in ready]
+    return made
+
+
+def _carry_out(action: AnyAction, ids: Mapping[str, str], homeserver: ModelHomeserver) -> None:
+    room_id = ids[action.room]
+    match action:
+        case SetRoomState(event_type=kind, content=content) if kind == LEVELS:
+            homeserver.change_power_levels(room_id, content, {})
+        case SetRoomState(event_type=kind, content=content):
+            homeserver.put_state(room_id, kind, "", _with_ids(content, ids))
+        case SetPowerLevel(person=person, level=level):
+            homeserver.change_power_levels(room_id, None, {person: level})
+        case Kick(person=person):
+            homeserver.kick(room_id, person)
+        case Invite(person=person):
+            homeserver.invite(room_id, person)
+        case AddChild(child=child, suggested=suggested):
+            content = {"via": [SERVER], **({"suggested": True} if suggested else {})}
+            homeserver.put_state(room_id, CHILD, ids[child], content)
+        case RemoveChild(child_id=child_id):
+            homeserver.put_state(room_id, CHILD, child_id, {})
+        case _:
+            raise AssertionError(f"not an action of a room that exists: {action.identity}")
+
+
+def _with_ids(content: Mapping[str, object], ids: Mapping[str, str]) -> dict[str, object]:
+    allow = content.get("allow")
+    if not isinstance(allow, list):
+        return dict(content)
+    rules = [{"type": rule["type"], "room_id": ids[rule["space"]]} for rule in allow if rule["space"] in ids]
+    return {**content, "allow": rules}
+
+
+def _changed_rooms(plan: Plan, due: Collection[AnyAction]) -> set[str]:
+    """Existing rooms of which every property that the plan sets was set."""
+    changing = [action for action in plan.actions if isinstance(action, (SetRoomState, AddChild))]
+    incomplete = {_subject(action) for action in changing if action not in due}
+    created = {action.room for action in plan.actions if isinstance(action, CreateRoom)}
+    return {_subject(action) for action in changing} - incomplete - created
+
+
+def _subject(action: SetRoomState | AddChild) -> str:
+    """Whose properties it changes."""
+    return action.child if isinstance(action, AddChild) else action.room
