@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aim.config.root import Config
 from aim.desired.desire import desire
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
-from aim.errors import SourceInvalid
-from aim.planner.document import to_document, to_text
+from aim.errors import PlanError, SourceInvalid
+from aim.planner.document import digest, to_document, to_text
 from aim.planner.memory import Memory, remember
 from aim.planner.plan import Plan, make_plan
 from aim.planner.world import Limit, Limits, World
@@ -33,6 +33,9 @@ from aim.ports import (
 )
 from aim.world.recorded import Recorded
 from aim.world.rooms import Observed
+
+PATIENCE = timedelta(minutes=1)
+"""How long a person may take to agree before the world is looked at again."""
 
 Clock = Callable[[], datetime]
 """Gives the time in UTC."""
@@ -205,12 +208,13 @@ class Reconciler(Observer):
         plan = make_plan(world)
         if not await agree(plan):
             return Cycle(plan, (), agreed=False)
+        await self._still_true(world, plan)
         memory = remember(world, plan)
         if not plan.due and not memory:
             return Cycle(plan, ())
-        if memory.recovery_since is not None and memory.recovery_changed:
+        if world.recovering and world.recorded.recovery_since is None:
             # First of all: a database that holds something, but not this, would look like a sound one.
-            await self._recorder.record_recovery(memory.recovery_since)
+            await self._recorder.record_recovery(world.now)
         cycle = await self._begin(plan, memory)
         await self._record(memory, world)
         if cycle is None:
@@ -226,6 +230,14 @@ class Reconciler(Observer):
             )
         await self._recorder.end_cycle(cycle, outcomes, self._senses.now())
         return Cycle(plan, tuple(outcomes))
+
+    async def _still_true(self, world: World, plan: Plan) -> None:
+        """Raises PlanError if the answer took long and a cycle would do something else by now."""
+        if self._senses.now() - world.now > PATIENCE and digest(await self.plan()) != digest(plan):
+            raise PlanError(
+                "the world has moved on while the plan was looked at",
+                "look at the new plan: run `aim apply` again",
+            )
 
     async def decisions(self) -> int:
         """Grows with whatever a person decides beside us. Raises StoreError."""
@@ -256,5 +268,5 @@ class Reconciler(Observer):
             await recorder.record_entitled(memory.entitled, now)
         if memory.held is not None:
             await recorder.record_held(memory.held)
-        if memory.recovery_since is None and memory.recovery_changed:
+        if world.recovering and memory.recovery_since is None:
             await recorder.record_recovery(None)

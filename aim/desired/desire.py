@@ -75,6 +75,8 @@ class _Membership:
     below: People
     """Members of the subspaces."""
     all: People
+    spared: People
+    """Those in the directory, if a group of the space or of one below it names nothing."""
 
 
 class _Mapping:
@@ -112,12 +114,20 @@ class _Mapping:
             )
         )
 
-    def _gather(self, space: SpaceConfig) -> People:
-        below = union(self._gather(subspace) for subspace in space.subspaces)
+    def _is_unknown(self, external_id: str) -> bool:
+        return external_id != "" and not self._directory.find(external_id)
+
+    def _gather(self, space: SpaceConfig) -> None:
+        for subspace in space.subspaces:
+            self._gather(subspace)
+        subspaces = [self._memberships[subspace.id] for subspace in space.subspaces]
+        below = union(subspace.all for subspace in subspaces)
+        spared = union(subspace.spared for subspace in subspaces)
         grants = tuple(self._grants(space))
+        if any(self._is_unknown(group.external_id) for group in space.groups):
+            spared = self._directory.everyone
         members = below | union(grant.people for grant in grants)
-        self._memberships[space.id] = _Membership(grants, below, members)
-        return members
+        self._memberships[space.id] = _Membership(grants, below, members, spared)
 
     def _lay_out(self, space: SpaceConfig, parent: str | None) -> None:
         membership = self._memberships[space.id]
@@ -129,6 +139,7 @@ class _Mapping:
                 is_space=True,
                 name=space.name,
                 members=membership.all,
+                spared=membership.spared,
                 levels=levels_of(membership.grants, membership.below),
                 grants=membership.grants,
                 subspaces=tuple(subspace.id for subspace in space.subspaces),
@@ -229,6 +240,7 @@ def default_room(space: DesiredRoom, room: DefaultRoomConfig, *, invites: bool) 
         is_space=False,
         name=name,
         members=space.members,
+        spared=space.spared,
         levels=space.levels,
         grants=space.grants,
         subspaces=space.subspaces,
@@ -262,6 +274,7 @@ def _room_left_to_itself(space: DesiredRoom, key: str, *, invites: bool) -> Desi
         is_space=False,
         name=key.rpartition("/")[2],
         members=space.members,
+        spared=space.spared,
         levels=space.levels,
         grants=space.grants,
         subspaces=space.subspaces,

@@ -35,6 +35,9 @@ class DesiredRoom:
     name: str
     members: People
     """Everyone entitled to be in it, those of subspaces included."""
+    spared: People = NOBODY
+    """Nobody of these is removed or demoted here: a group of the configuration names nothing, and they may
+    be entitled by it."""
     levels: Mapping[int, People]
     """Power level → who has it, other than the default 0. Nobody twice."""
     grants: tuple[Grant, ...]

@@ -14,7 +14,12 @@ def unknown_group(directory: Directory, space: str, external_id: str) -> Problem
     """Says that `external_id`, used by `space`, matches nothing."""
     near = nearest(directory, external_id)
     hint = f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-    return Problem(Severity.WARNING, space, f"no group in the directory is named {external_id!r}{hint}")
+    return Problem(
+        Severity.WARNING,
+        space,
+        f"no group in the directory is named {external_id!r}{hint}; until that is mended, nobody who is in "
+        "the directory is removed from this space or demoted in it",
+    )
 
 
 def nearest(directory: Directory, external_id: str, *, count: int = 3) -> list[str]:

@@ -28,6 +28,13 @@ class ActionType(StrEnum):
 ORDER: Mapping[ActionType, int] = {kind: position for position, kind in enumerate(ActionType)}
 
 
+def identity_of(type_: str, room: str, target: str | None = None, level: int | None = None) -> str:
+    """`type room target`, and the level that `set_power_level` gives: who approves one demotion has not
+    approved a deeper one. Keys are free text: a blank in a part is written as `%20`."""
+    parts = (type_, room, target, None if level is None else str(level))
+    return " ".join(part.replace("%", "%25").replace(" ", "%20") for part in parts if part)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """What all actions share. Never instantiated itself: see the classes below."""
@@ -58,8 +65,8 @@ class Action:
 
     @property
     def identity(self) -> str:
-        """`type room target`: unique in a plan, equal in the next plan for the same change."""
-        return " ".join((self.type, self.room, self.target or "")).rstrip()
+        """Unique in a plan, equal in the next plan for the same change: see `identity_of`."""
+        return identity_of(self.type, self.room, self.target)
 
     @property
     def sort_key(self) -> tuple[str, str, int, str]:
@@ -187,7 +194,7 @@ class Invite(PersonAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kick(PersonAction):
-    """Removes a member, takes an invite back, or refuses a knock."""
+    """Removes a member, or takes an invite back."""
 
     type: ClassVar[ActionType] = ActionType.KICK
 
@@ -205,6 +212,10 @@ class SetPowerLevel(PersonAction):
 
     level: int
     was: int
+
+    @property
+    def identity(self) -> str:
+        return identity_of(self.type, self.room, self.target, self.level)
 
     @property
     def is_demotion(self) -> bool:

@@ -24,6 +24,7 @@ from aim.planner.actions import (
     RemoveChild,
     SetPowerLevel,
     SetRoomState,
+    identity_of,
 )
 from aim.planner.keys import Keys
 from aim.planner.problems import pending, room_problems, world_problems
@@ -230,7 +231,7 @@ class _Comparison:
             if was == level or ((level > was or person not in holders) and self._is_pending(person)):
                 continue
             mxid = self._world.mxid(person)
-            if level < was and self._is_exempt(mxid):
+            if level < was and (person in desired.spared or self._is_exempt(mxid)):
                 continue
             yield SetPowerLevel(
                 room=desired.key,
@@ -248,7 +249,7 @@ class _Comparison:
             return
         hands_off = self._world.desired.hands_off
         missing = desired.members - present - observed.banned - hands_off
-        surplus = present - desired.members - hands_off
+        surplus = present - desired.members - desired.spared - hands_off
         if self._invitable is not None:
             missing &= self._invitable
         if scope is not None:
@@ -257,10 +258,10 @@ class _Comparison:
             mxid = self._world.mxid(person)
             if not self._is_exempt(mxid):
                 yield self._kick(desired, observed, person, mxid)
-        if desired.invites:
-            for person in missing:
-                if self._may_be_asked(observed, person):
-                    yield self._invite(desired, person, observed.room_id)
+        # Nobody has to be asked who knocks.
+        for person in missing if desired.invites else missing & observed.knocking:
+            if self._may_be_asked(observed, person):
+                yield self._invite(desired, person, observed.room_id)
 
     def _kick(self, desired: DesiredRoom, observed: Room, person: int, mxid: str) -> Kick:
         entitled = self._world.recorded.entitled.get(desired.key)
@@ -300,7 +301,7 @@ class _Comparison:
 
 
 def _creation_identity(room: DesiredRoom) -> str:
-    return f"{(CreateSpace if room.is_space else CreateRoom).type} {room.key}"
+    return identity_of((CreateSpace if room.is_space else CreateRoom).type, room.key)
 
 
 def _creation_of(desired: DesiredRoom, parent: str | None, default_version: str) -> CreateRoom:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aim.errors import PlanError
-from aim.planner.actions import AnyAction
+from aim.planner.actions import AnyAction, identity_of
 from aim.planner.plan import Plan
 
 FORMAT_VERSION = 1
@@ -128,4 +128,11 @@ def read_saved(text: str) -> SavedPlan:
 def _held_identities(actions: list[object]) -> Iterator[str]:
     for action in actions:
         if isinstance(action, Mapping) and action.get("held"):
-            yield " ".join(str(action.get(part) or "") for part in ("type", "room", "target")).rstrip()
+            target, details = action.get("target"), action.get("details")
+            level = details.get("level") if isinstance(details, Mapping) else None
+            yield identity_of(
+                str(action.get("type")),
+                str(action.get("room")),
+                None if target is None else str(target),
+                level if isinstance(level, int) else None,
+            )

@@ -39,7 +39,7 @@ class Done:
     """A destructive action that was begun: counts against the guards for an hour, whatever came of it."""
 
     identity: str
-    """Identity of the action: `type room target`."""
+    """Identity of the action (planner.actions.identity_of)."""
     kind: str
     """planner.guards.Kind: kicks, demotions, …"""
     space: str

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aim.directory.model import Severity
+from aim.directory.model import Directory, Severity
 from aim.planner.actions import (
     AddChild,
     AnyAction,
@@ -75,14 +75,14 @@ def test_a_first_plan_in_its_order() -> None:
     plan = a_scene(config, a_directory(STAFF, GROUPS)).plan()
     assert identities(plan.actions) == [
         "create_space all",
-        "set_power_level all @ann:example.com",
+        "set_power_level all @ann:example.com 50",
         "invite all @ann:example.com",
         "invite all @bob:example.com",
         "invite all @cid:example.com",
         "add_child all all/talk",
         "add_child all lab",
         "create_room all/talk",
-        "set_power_level all/talk @ann:example.com",
+        "set_power_level all/talk @ann:example.com 50",
         "invite all/talk @ann:example.com",
         "invite all/talk @bob:example.com",
         "invite all/talk @cid:example.com",
@@ -98,7 +98,7 @@ def test_a_first_plan_in_its_order() -> None:
     assert after["create_room lab/talk"] == ("create_space lab",)
     assert after["add_child all lab"] == ("create_space all", "create_space lab")
     assert after["invite all @ann:example.com"] == ("create_space all",)
-    assert after["set_power_level all/talk @ann:example.com"] == ("create_room all/talk",)
+    assert after["set_power_level all/talk @ann:example.com 50"] == ("create_room all/talk",)
 
 
 def test_a_new_space_has_complete_power_levels_and_its_name() -> None:
@@ -264,7 +264,7 @@ def test_who_has_no_account_waits_for_it_and_is_named() -> None:
     assert after.plan().actions == ()
     arrived = replace(after, observed=replace(after.observed, accounts=after.roster.people(STAFF)))
     assert identities(arrived.plan().actions) == [
-        "set_power_level all @ann:example.com",
+        "set_power_level all @ann:example.com 50",
         "invite all @ann:example.com",
         "invite all @cid:example.com",
     ]
@@ -292,7 +292,7 @@ def test_invite_before_first_login_waits_for_nobody() -> None:
     config = a_config(a_space("all", "", ("mods", 50)), invite_before_first_login=True)
     plan = a_scene(config, a_directory(STAFF, GROUPS), []).plan()
     assert len([action for action in plan.actions if action.type == "invite"]) == 3
-    assert "set_power_level all @ann:example.com" in identities(plan.actions)
+    assert "set_power_level all @ann:example.com 50" in identities(plan.actions)
     assert (plan.pending, plan.problems) == (0, ())
 
 
@@ -364,8 +364,8 @@ def test_allowed_users_may_stay_and_keep_their_level_but_nobody_who_only_looks_l
     strangers = ["audit", "bot-1", "audit2", "robot-1"]
     scene = scene.with_room("all", joined=["ann", *strangers], levels=dict.fromkeys(strangers, 50))
     assert {action.identity for action in scene.plan().actions} == {
-        "set_power_level all @audit2:example.com",
-        "set_power_level all @robot-1:example.com",
+        "set_power_level all @audit2:example.com 0",
+        "set_power_level all @robot-1:example.com 0",
         "kick all @audit2:example.com",
         "kick all @robot-1:example.com",
     }
@@ -374,7 +374,7 @@ def test_allowed_users_may_stay_and_keep_their_level_but_nobody_who_only_looks_l
 def test_allowed_users_can_still_be_invited_and_promoted() -> None:
     config = a_config(a_space("all", "", ("mods", 50)), allowed_users=[".*"])
     plan = a_scene(config, a_directory(["ann"], GROUPS)).plan()
-    assert "set_power_level all @ann:example.com" in identities(plan.actions)
+    assert "set_power_level all @ann:example.com 50" in identities(plan.actions)
     assert "invite all @ann:example.com" in identities(plan.actions)
 
 
@@ -692,3 +692,38 @@ def test_recorded_properties_decide_only_with_the_room() -> None:
         scene, recorded=replace(scene.recorded, rooms={**scene.recorded.rooms, "all/talk": known})
     )
     assert replace(scene, config=room_config(name="Chat")).plan().actions == ()
+
+
+def test_a_group_that_is_not_found_removes_nobody_who_is_in_the_directory() -> None:
+    config = a_config(
+        a_space("all", "", subspaces=[a_space("lab", ("lab", 50), "guests"), a_space("shop", "shop")]),
+    )
+    groups = {"lab": ["ann"], "guests": ["bob"], "shop": ["cid"]}
+    scene = provisioned(config, a_directory(STAFF, groups))
+
+    def lost(directory: Directory) -> list[str]:
+        return identities(replace(scene, directory=directory).plan().actions)
+
+    # The whole group is gone: of the one space nobody is removed or demoted, of the other as ever.
+    gone = a_directory(STAFF, {"guests": ["bob"], "shop": []}, roster=scene.roster)
+    assert lost(gone) == ["kick shop @cid:example.com"]
+    [(severity, message)] = problems(replace(scene, directory=gone).plan(), "lab")
+    assert severity is Severity.WARNING
+    assert "nobody who is in the directory is removed" in message
+    # Emptied is not missing.
+    emptied = a_directory(STAFF, {"lab": [], "guests": ["bob"], "shop": ["cid"]}, roster=scene.roster)
+    assert lost(emptied) == ["set_power_level lab @ann:example.com 0", "kick lab @ann:example.com"]
+    # Who has left the directory is entitled by no group.
+    left = a_directory(["bob", "cid"], {"guests": ["bob"], "shop": ["cid"]}, roster=scene.roster)
+    assert "kick lab @ann:example.com" in lost(left)
+
+
+def test_who_is_entitled_and_knocks_is_let_in_where_nobody_is_invited() -> None:
+    config = a_config(
+        a_space("all", ""),
+        default_rooms=[{"id": "talk", "properties": {"join_rule": "knock"}}],
+        invite_to_public_rooms=False,
+    )
+    scene = provisioned(config, a_directory(STAFF, {}))
+    knocked = scene.with_room("all/talk", knocking=["ann", "stranger"])
+    assert identities(knocked.plan().actions) == ["invite all/talk @ann:example.com"]

@@ -229,8 +229,8 @@ async def test_a_destructive_action_is_recorded_before_it_is_tried_and_an_uncoun
     dones = {done.identity: done for done in stage.recorder.recorded.done}
     assert dones == {
         "kick all @bob:example.com": Done("kick all @bob:example.com", "kicks", "all", "bob", NOW),
-        "set_power_level all @ann:example.com": Done(
-            "set_power_level all @ann:example.com", "demotions", "all", "ann", NOW
+        "set_power_level all @ann:example.com 0": Done(
+            "set_power_level all @ann:example.com 0", "demotions", "all", "ann", NOW
         ),
     }
     names = [call.name for call in calls]

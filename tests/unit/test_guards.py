@@ -38,8 +38,9 @@ def company(count: int, *spaces: Any, **more: Any) -> Scene:
 def left(scene: Scene, gone: Iterable[str]) -> Scene:
     """These people have left the directory."""
     there = [user for user in scene.directory.users if user.localpart not in set(gone)]
-    mods = scene.roster.localparts(scene.directory.groups[0].members) if scene.directory.groups else []
-    groups = {"mods": [name for name in mods if name not in set(gone)]}
+    groups = {
+        group.id: set(scene.roster.localparts(group.members)) - set(gone) for group in scene.directory.groups
+    }
     return replace(scene, directory=a_directory(there, groups, roster=scene.roster))
 
 
@@ -161,7 +162,7 @@ def test_additive_actions_go_on() -> None:
     accounts = scene.roster.people([*staff(20), "new"])
     scene = replace(scene, directory=newcomers, observed=replace(scene.observed, accounts=accounts))
     plan = scene.plan()
-    assert identities(plan.due) == [f"set_power_level all {mxid('new')}", f"invite all {mxid('new')}"]
+    assert identities(plan.due) == [f"set_power_level all {mxid('new')} 50", f"invite all {mxid('new')}"]
     assert {str(action.type) for action in plan.held} == {"kick", "set_power_level"}
 
 

@@ -142,8 +142,8 @@ def test_a_settled_marriage_moves_the_rights_to_the_new_account() -> None:
     rebound = {**scene.recorded.seen, "id-ann": replace(scene.recorded.seen["id-ann"], localpart="anna")}
     scene = replace(scene, recorded=replace(scene.recorded, seen=rebound))
     assert identities(scene.plan().due) == [
-        "set_power_level all @ann:example.com",
-        "set_power_level all @anna:example.com",
+        "set_power_level all @ann:example.com 0",
+        "set_power_level all @anna:example.com 50",
         "kick all @ann:example.com",
         "invite all @anna:example.com",
     ]

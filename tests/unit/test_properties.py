@@ -53,6 +53,8 @@ class Expected:
     invites: bool
     name: str | None
     """None: its name is its own."""
+    spared: frozenset[str] = frozenset()
+    """Whom a group that is not found may entitle."""
 
 
 def expected(config: Config, directory: Directory, existing: Sequence[str]) -> dict[str, Expected]:
@@ -62,25 +64,36 @@ def expected(config: Config, directory: Directory, existing: Sequence[str]) -> d
     names = {group.id: set(directory.roster.localparts(group.members)) for group in directory.groups}
     names[""] = everyone
 
-    def visit(space: SpaceConfig, parent: str | None) -> set[str]:
+    def visit(space: SpaceConfig, parent: str | None) -> tuple[set[str], set[str]]:
         below: set[str] = set()
+        unknown = any(group.external_id not in names for group in space.groups)
+        spared = set(everyone) if unknown else set()
         for subspace in space.subspaces:
-            below |= visit(subspace, space.id)
+            inside, doubtful = visit(subspace, space.id)
+            below |= inside
+            spared |= doubtful
         levels: dict[str, int] = dict.fromkeys(below, 0)
         for group in space.groups:
             for name in names.get(group.external_id, set()):
                 levels[name] = max(levels.get(name, group.power_level), group.power_level)
-        add(space.id, parent, levels, space.name if config.provisioner.enforce_names else None)
-        return set(levels)
+        name = space.name if config.provisioner.enforce_names else None
+        add(space.id, parent, levels, name, frozenset(spared))
+        return set(levels), spared
 
-    def add(space: str, parent: str | None, levels: dict[str, int], name: str | None) -> None:
+    def add(
+        space: str,
+        parent: str | None,
+        levels: dict[str, int],
+        name: str | None,
+        spared: frozenset[str] = frozenset(),
+    ) -> None:
         people = frozenset(levels)
-        found[space] = Expected(space, parent, True, people, levels, True, name)
+        found[space] = Expected(space, parent, True, people, levels, True, name, spared)
         rules = {f"{space}/{room.id}": room.properties.join_rule for room in config.provisioner.default_rooms}
         former = [key for key in existing if "/" in key and key.rpartition("/")[0] == space]
         for key in {**rules, **dict.fromkeys(former)}:
             invites = config.provisioner.invite_to_public_rooms or rules.get(key) == "invite"
-            found[key] = Expected(key, space, False, people, levels, invites, None)
+            found[key] = Expected(key, space, False, people, levels, invites, None, spared)
 
     for space in config.spaces:
         visit(space, None)
@@ -116,7 +129,7 @@ class Inspection:
         if want.invites and (missing := asked - present):
             yield f"{want.key}: {missing} were not invited"
         exempt = {name for name in present if self.scene.config.provisioner.allows(mxid(name))}
-        if surplus := present - want.people - self.spared - exempt:
+        if surplus := present - want.people - want.spared - self.spared - exempt:
             yield f"{want.key}: {surplus} were not removed"
 
     def _levels(self, room: Room, want: Expected) -> Iterator[str]:
@@ -128,7 +141,7 @@ class Inspection:
                 continue
             if level < should and name in self.reachable:
                 yield f"{want.key}: {name} has {level}, not {should}"
-            is_exempt = self.scene.config.provisioner.allows(mxid(name))
+            is_exempt = name in want.spared or self.scene.config.provisioner.allows(mxid(name))
             if level > should and not is_exempt and (number in named or name in self.reachable):
                 yield f"{want.key}: {name} still has {level}, not {should}"
         guarding = base_levels(is_space=room.is_space, room_version=room.version)

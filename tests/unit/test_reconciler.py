@@ -77,7 +77,8 @@ class Deployment:
     def senses(self) -> Senses:
         return Senses(
             config=self.config,
-            source=FakeSource(self.make),
+            # Whatever the directory is like when it is read.
+            source=FakeSource(lambda roster: self.make(roster)),
             homeserver=FakeReader(self.homeserver, self.line),
             recorded=self.recorder,
             now=self.clock.now,
@@ -175,6 +176,27 @@ async def test_a_saved_plan_that_is_no_longer_true_writes_nothing() -> None:
 
     with pytest.raises(PlanError):
         await deployment.reconciler().cycle(deployment.stopping, agree=stale)
+    assert deployment.written() == []
+
+
+async def test_an_answer_that_came_late_is_good_only_for_the_same_plan() -> None:
+    deployment = Deployment()
+
+    async def after_lunch(_: Plan) -> bool:
+        deployment.clock.time += timedelta(hours=1)
+        return True
+
+    cycle = await deployment.reconciler().cycle(deployment.stopping, agree=after_lunch)
+    assert not cycle.failed
+
+    async def somebody_left_meanwhile(plan: Plan) -> bool:
+        deployment.make = staff(STAFF[:-1], lab=["cid"])
+        return await after_lunch(plan)
+
+    deployment.start()
+    deployment.make = staff(lab=["cid"])
+    with pytest.raises(PlanError, match="moved on"):
+        await deployment.reconciler().cycle(deployment.stopping, agree=somebody_left_meanwhile)
     assert deployment.written() == []
 
 
@@ -346,6 +368,23 @@ async def test_recovery_with_nothing_to_remove_is_over_at_once() -> None:
     deployment.make = staff(STAFF[:-1])
     await deployment.cycle()
     assert mxid("fay") not in deployment.members("all")
+
+
+@pytest.mark.parametrize("moment", range(14))
+async def test_what_people_changed_outlives_the_loss_of_the_database_and_being_killed(moment: int) -> None:
+    deployment = await settled()
+    rooms = deployment.homeserver.by_key("all/talk") + deployment.homeserver.by_key("lab/talk")
+    for room in rooms:
+        room.state["m.room.name", ""] = {"name": "Our own name"}
+    deployment.lose_database()
+    deployment.line.kill_before = len(deployment.line.calls) + moment
+    for _ in range(2):
+        with suppress(Killed):
+            await deployment.cycle()
+        deployment.start()
+    await deployment.cycle()
+    assert [room.state["m.room.name", ""] for room in rooms] == [{"name": "Our own name"}] * 2
+    assert deployment.recorder.recorded.recovery_since is None
 
 
 @pytest.mark.parametrize("moment", range(14))
