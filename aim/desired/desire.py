@@ -87,6 +87,8 @@ class _Mapping:
         self._directory = directory
         self._observed = observed
         self._memberships: dict[str, _Membership] = {}
+        self._in_doubt: set[str] = set()
+        """Spaces of which a group is not found."""
         self.rooms: dict[str, DesiredRoom] = {}
         self.problems: list[Problem] = []
 
@@ -114,9 +116,6 @@ class _Mapping:
             )
         )
 
-    def _is_unknown(self, external_id: str) -> bool:
-        return external_id != "" and not self._directory.find(external_id)
-
     def _gather(self, space: SpaceConfig) -> None:
         for subspace in space.subspaces:
             self._gather(subspace)
@@ -124,7 +123,7 @@ class _Mapping:
         below = union(subspace.all for subspace in subspaces)
         spared = union(subspace.spared for subspace in subspaces)
         grants = tuple(self._grants(space))
-        if any(self._is_unknown(group.external_id) for group in space.groups):
+        if space.id in self._in_doubt:
             spared = self._directory.everyone
         members = below | union(grant.people for grant in grants)
         self._memberships[space.id] = _Membership(grants, below, members, spared)
@@ -182,6 +181,7 @@ class _Mapping:
                 continue
             found = self._directory.find(group.external_id)
             if not found:
+                self._in_doubt.add(space.id)
                 self.problems.append(unknown_group(self._directory, space.id, group.external_id))
                 continue
             if len(found) > 1:

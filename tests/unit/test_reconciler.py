@@ -77,8 +77,8 @@ class Deployment:
     def senses(self) -> Senses:
         return Senses(
             config=self.config,
-            # Whatever the directory is like when it is read.
-            source=FakeSource(lambda roster: self.make(roster)),
+            # Not `self.make` itself: it may be another one by the time that the directory is read.
+            source=FakeSource(lambda roster: self.make(roster)),  # noqa: PLW0108
             homeserver=FakeReader(self.homeserver, self.line),
             recorded=self.recorder,
             now=self.clock.now,
