@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -164,16 +164,20 @@ class Ledger:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Keeps it written while the body runs."""
-        keeper = asyncio.create_task(self._keep())
+        ended = asyncio.Event()
+        keeper = asyncio.create_task(self._keep(ended))
         try:
             yield
         finally:
-            keeper.cancel()
+            # Not cancelled: a write that is broken off takes the connection with it, and the writer's lock.
+            ended.set()
             await asyncio.gather(keeper, return_exceptions=True)
 
-    async def _keep(self) -> None:
+    async def _keep(self, ended: asyncio.Event) -> None:
         while True:
-            await asyncio.sleep(self.EVERY)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), self.EVERY)
+                return
             fresh, self._fresh = self._fresh, {}
             if fresh:
                 await self._recorder.record_outcomes(self._cycle, fresh, self._now())

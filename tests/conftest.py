@@ -5,7 +5,14 @@ from __future__ import annotations
 import ipaddress
 import sys
 
-pytest_plugins = ["tests.servers.synapse", "tests.servers.proxy"]
+pytest_plugins = [
+    "tests.servers.certificates",
+    "tests.servers.hostile",
+    "tests.servers.proxy",
+    "tests.servers.samba",
+    "tests.servers.slapd",
+    "tests.servers.synapse",
+]
 
 
 def _only_loopback(event: str, args: tuple[object, ...]) -> None:

@@ -76,8 +76,8 @@ def expected(config: Config, directory: Directory, existing: Sequence[str]) -> d
         for group in space.groups:
             for name in names.get(group.external_id, set()):
                 levels[name] = max(levels.get(name, group.power_level), group.power_level)
-        name = space.name if config.provisioner.enforce_names else None
-        add(space.id, parent, levels, name, frozenset(spared))
+        title = space.name if config.provisioner.enforce_names else None
+        add(space.id, parent, levels, title, frozenset(spared))
         return set(levels), spared
 
     def add(
