@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
 
 from aim.bridges.ldif.bridge import LdifSource
 from aim.config import sources
@@ -29,6 +32,9 @@ from aim.reconciler import Observer, Reconciler, Senses
 from aim.store import DecisionStore, open_decisions, open_reader, open_writer
 from aim.world.recorded import Approval
 
+if TYPE_CHECKING:
+    from aim.bridges.ldap.bridge import LdapSource
+
 Progress = Callable[[int, int], None]
 
 
@@ -41,13 +47,55 @@ def source_of(config: Config) -> Source:
     """The bridge for the configured source. Raises ConfigError for one that is not built yet."""
     source = config.source
     if isinstance(source, sources.LdifSource):
-        attributes = source.attributes
-        rules = Rules.of(uid=attributes.uid, name=attributes.name, mail=attributes.mail, id=attributes.id)
-        return LdifSource(source.path, rules, source.name)
-    raise ConfigError(
-        f"source.type {source.type} can't be read by this version yet",
-        "export the directory to a file and use `type: ldif`",
+        return LdifSource(source.path, _rules_of(source.attributes), source.name)
+    if isinstance(source, sources.LdapSource):
+        return ldap_source_of(source)
+    raise _not_built(source.type)
+
+
+def _not_built(source_type: str) -> ConfigError:
+    return ConfigError(
+        f"source.type {source_type} can't be read by this version yet",
+        "use `type: ldap`, or export the directory to a file and use `type: ldif`",
     )
+
+
+def ldap_source_of(source: sources.LdapSource) -> LdapSource:
+    """The LDAP bridge. ldap3 is imported only where it is wanted."""
+    from aim.bridges.ldap.bridge import LdapSource
+    from aim.bridges.ldap.settings import ClientCertificate, LdapSettings
+
+    cert = source.cert
+    certificate = (
+        ClientCertificate(
+            file=cert.file, pem=_secret(cert.cert), key=_secret(cert.key), passphrase=_secret(cert.passphrase)
+        )
+        if cert
+        else None
+    )
+    return LdapSource(
+        LdapSettings(
+            uris=source.uri,
+            base=source.base,
+            rules=_rules_of(source.attributes),
+            filter=source.filter,
+            bind_dn=source.bind_dn,
+            bind_password=_secret(source.bind_password),
+            start_tls=source.start_tls,
+            ca_cert=source.ca_cert,
+            certificate=certificate,
+            connect_timeout=source.connect_timeout.total_seconds(),
+            read_timeout=source.read_timeout.total_seconds(),
+        )
+    )
+
+
+def _rules_of(attributes: sources.LdifAttributes) -> Rules:
+    return Rules.of(uid=attributes.uid, name=attributes.name, mail=attributes.mail, id=attributes.id)
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None
 
 
 def homeserver_of(config: Config) -> client.Homeserver:
@@ -140,15 +188,17 @@ async def deciding(
 
 async def run_daemon(config: Config) -> None:
     """`aim run`, until it is told to stop."""
-    from aim.daemon import Daemon
+    from aim.daemon import FULL_CYCLE, Daemon, Pace
     from aim.ops import logs
 
     logs.configure(config.logging.level, config.logging.format)
     async with reconciling(config, "aim run") as reconciler:
-        interval = (
-            config.source.check_interval_seconds if isinstance(config.source, sources.LdifSource) else 60
-        )
-        await Daemon(source_of(config), reconciler, interval, now).run()
+        source = config.source
+        if isinstance(source, sources.ScimSource):
+            raise _not_built(source.type)
+        full = source.full_read_interval if isinstance(source, sources.LdapSource) else FULL_CYCLE
+        pace = Pace(source.check_interval_seconds, min(full, FULL_CYCLE))
+        await Daemon(source_of(config), reconciler, pace, now).run()
 
 
 async def read_directory(config: Config) -> Directory:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -30,14 +31,23 @@ GRACE = 20.0
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the daemon does something without being asked."""
+
+    look: float
+    """Seconds between two looks at the source."""
+    full: timedelta = FULL_CYCLE
+    """The longest time between two cycles, and so between two complete reads."""
+
+
 class Daemon:
     """Runs cycles until it is told to stop."""
 
-    def __init__(self, source: Source, reconciler: Reconciler, interval: float, now: Clock) -> None:
-        """`interval`: seconds between two looks at the source."""
+    def __init__(self, source: Source, reconciler: Reconciler, pace: Pace, now: Clock) -> None:
         self._source = source
         self._reconciler = reconciler
-        self._interval = interval
+        self._pace = pace
         self._now = now
         self._stopping = asyncio.Event()
         self._fatal: AimError | None = None
@@ -59,13 +69,13 @@ class Daemon:
         scheduler.add_job(
             self._tick,
             "interval",
-            seconds=self._interval,
+            seconds=self._pace.look,
             next_run_time=self._now(),
             max_instances=1,
             coalesce=True,
         )
         scheduler.start()
-        _log.info("started", interval=self._interval)
+        _log.info("started", interval=self._pace.look)
         try:
             await self._stopping.wait()
         finally:
@@ -112,7 +122,10 @@ class Daemon:
         except SourceError as error:
             self._open = True
             _log.error(
-                "the directory could not be read; nothing is removed",
+                "the directory could not be read; the last good one stays in force",
+                last_read=None
+                if self._last_cycle is None
+                else self._last_cycle.isoformat(timespec="seconds"),
                 cause=error.message,
                 remedy=error.remedy,
             )
@@ -145,7 +158,7 @@ class Daemon:
             self._open
             or fingerprint != self._fingerprint
             or self._last_cycle is None
-            or self._now() - self._last_cycle >= FULL_CYCLE
+            or self._now() - self._last_cycle >= self._pace.full
         )
 
 

@@ -54,6 +54,8 @@ class LdifSource(Section):
     """What the organisation is called; None: as its topmost entry says."""
     check_interval_seconds: Seconds = 60
     attributes: LdifAttributes = Field(default_factory=LdifAttributes)
+    mirror_tree: bool = False
+    """Whether the units and domains become nested spaces."""
 
 
 class ClientCertConfig(Section):

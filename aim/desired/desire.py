@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from aim.config.provisioner import DefaultRoomConfig
 from aim.config.root import Config
+from aim.config.sources import LdapSource, LdifSource
 from aim.config.spaces import SpaceConfig
 from aim.desired.identity import conflicts, hands_off
+from aim.desired.mirrored import mirrored_spaces
 from aim.desired.rooms import Desired, DesiredRoom, Grant
 from aim.desired.unknown import unknown_group
 from aim.directory.model import Directory, Problem, Severity
@@ -93,9 +95,11 @@ class _Mapping:
         self.problems: list[Problem] = []
 
     def add_spaces(self) -> None:
-        if not self._config.spaces:
+        mirrored = mirrored_spaces(self._directory) if _mirrors_tree(self._config) else ()
+        spaces = (*self._config.spaces, *mirrored)
+        if not spaces:
             self._add_everyone()
-        for space in self._config.spaces:
+        for space in spaces:
             self._gather(space)
             self._lay_out(space, parent=None)
         self._add_deconfigured_rooms()
@@ -195,6 +199,10 @@ class _Mapping:
                 )
             for match in found:
                 yield Grant(match.id, match.members, group.power_level)
+
+
+def _mirrors_tree(config: Config) -> bool:
+    return isinstance(config.source, LdapSource | LdifSource) and config.source.mirror_tree
 
 
 def levels_of(grants: Sequence[Grant], members_below: People = NOBODY) -> Mapping[int, People]:

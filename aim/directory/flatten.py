@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pyroaring import BitMap
 
 from aim.directory import dn, nesting
-from aim.directory.entries import Entry, Rules, texts
+from aim.directory.entries import Entry, Rules, stable_id, texts
 from aim.directory.gather import Container, Gathered, gather, top_name
 from aim.directory.members import Resolver
-from aim.directory.model import Directory, Group, GroupKind, Problem, Severity
+from aim.directory.model import Branch, Directory, Group, GroupKind, Problem, Severity
 from aim.directory.roster import People, Roster
 
 _CN_KEY = "cn:"
@@ -102,6 +102,7 @@ def assemble(
         unresolved=frozenset(settled.unresolved),
         keys=_keys(containers),
         key_of=key_of,
+        tree=_tree(containers),
     )
 
 
@@ -139,6 +140,25 @@ def _below(gathered: Gathered, numbers: Sequence[int]) -> list[BitMap]:
         if container.key in selves:
             people.add(selves[container.key])
     return direct
+
+
+def _tree(containers: Sequence[Container]) -> tuple[Branch, ...]:
+    """The units and domains, each with the nearest one above it."""
+    ids = {
+        container.key: stable_id(container.attributes, ()) or container.key
+        for container in containers
+        if container.kind is not GroupKind.GROUP
+    }
+    branches = [
+        Branch(
+            ids[container.key],
+            position,
+            next((ids[key] for key in dn.ancestors(container.key) if key in ids), None),
+        )
+        for position, container in enumerate(containers)
+        if container.key in ids and container.kind is not GroupKind.GROUP
+    ]
+    return tuple(sorted(branches, key=lambda branch: (branch.id, branch.group)))
 
 
 def _keys(containers: Sequence[Container]) -> Mapping[str, tuple[int, ...]]:

@@ -67,6 +67,18 @@ class Group:
     """Active users, those of nested groups and of everything below in the tree included."""
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A unit or domain as a place in the source's tree."""
+
+    id: str
+    """Stays when the unit is renamed or moved: entryUUID, objectGUID; else the canonical DN."""
+    group: int
+    """Position of its container in `Directory.groups`."""
+    parent: str | None
+    """Id of the nearest unit or domain above it that was read."""
+
+
 def same(external_id: str) -> str:
     """The comparison key of a source whose ids are compared as they are (Graph, SCIM)."""
     return external_id
@@ -97,6 +109,9 @@ class Directory:
     """Comparison key of an external id → positions in `groups`. Several: a name that groups share."""
     key_of: Callable[[str], str] = same
     """Makes the comparison key of an external id (for LDAP: the canonical form of a DN, RFC 4514)."""
+
+    tree: tuple[Branch, ...] = ()
+    """The units and domains as they are nested, sorted by id. Empty where the source has no tree."""
 
     def find(self, external_id: str) -> tuple[Group, ...]:
         """The groups that `external_id` names: none, one, or all those that share the name."""

@@ -256,8 +256,11 @@ class _Connection:
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._writer.close()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            # Also when the server is stopped meanwhile.
+            self._writer.close()
         # A client that does not end TLS properly is none of our business.
         with suppress(OSError, TimeoutError):
             await asyncio.wait_for(self._writer.wait_closed(), 1)
