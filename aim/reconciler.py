@@ -174,7 +174,7 @@ class Ledger:
             await asyncio.gather(keeper, return_exceptions=True)
 
     async def _keep(self, ended: asyncio.Event) -> None:
-        while True:
+        while not ended.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), self.EVERY)
                 return

@@ -67,7 +67,7 @@ async def _survives_a_bad_read(stage: Stage, daemon: Command) -> None:
     whole = stage.organisation.ldif()
     stage.proxy.forget()
     stage.write_ldif(whole[: whole.index("uid=ivan") + 4])
-    await daemon.says("the directory could not be read; nothing is removed")
+    await daemon.says("the directory could not be read; the last good one stays in force")
     await until(lambda: daemon.err.count("could not be read") >= 2, "it looks again")
     assert stage.proxy.writes == []
     assert str(stage.ldif) in daemon.err

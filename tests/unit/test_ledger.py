@@ -34,7 +34,7 @@ class SlowRecorder:
 
 
 async def test_the_end_of_a_cycle_waits_for_a_write_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ledger, "EVERY", 0)
+    monkeypatch.setattr(Ledger, "EVERY", 0.001)
     recorder = SlowRecorder()
     plan = Plan(SourceCount("ldif", 1, 0), actions=(INVITE,))
     told: list[Outcome] = []
