@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from aim.bridges.ldif.bridge import LdifSource
+from aim.bridges.ldif.writer import to_ldif
 from aim.config import sources
 from aim.config.root import Config
 from aim.desired.rebind import rebind as settle_rebind
 from aim.directory.entries import Rules
 from aim.directory.model import Directory
+from aim.directory.redact import in_use, redacted
 from aim.directory.roster import Roster
-from aim.errors import ConfigError, PlanError
+from aim.errors import AimError, ConfigError, PlanError
 from aim.matrix import client
 from aim.matrix.registration import Tokens
 from aim.planner import approval
 from aim.planner.document import digest, read_saved
-from aim.ports import Source
+from aim.ports import HasEntries, Source
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
 from aim.reconciler import Observer, Reconciler, Senses
@@ -204,6 +207,27 @@ async def run_daemon(config: Config) -> None:
 async def read_directory(config: Config) -> Directory:
     """`aim directory`: what the bridge reads, nothing else asked."""
     return await source_of(config).read(Roster())
+
+
+async def write_ldif(config: Config, path: Path, *, redact: bool) -> int:
+    """`aim directory --ldif`: writes what was read, with the attributes in use. Gives the number of entries.
+
+    Raises SourceError, ConfigError for a source without entries, AimError if the file can't be written.
+    """
+    source, attributes = source_of(config), getattr(config.source, "attributes", None)
+    if not isinstance(source, HasEntries) or not isinstance(attributes, sources.LdifAttributes):
+        raise ConfigError(f"source.type {source.type} has no entries to write", "leave --ldif out")
+    rules = _rules_of(attributes)
+    entries = await source.entries()
+    kept = redacted(entries, rules) if redact else in_use(entries, rules)
+    try:
+        with path.open("wb") as file:
+            file.writelines(to_ldif(kept))
+    except OSError as error:
+        raise AimError(
+            f"{path} can't be written: {error.strerror}", "name another file with --ldif"
+        ) from error
+    return len(entries)
 
 
 async def approve(config: Config, wanted: str, saved: str | None, by: str) -> tuple[Approval, ...]:

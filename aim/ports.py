@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from aim.desired.rooms import Desired
+from aim.directory.entries import Entry
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.planner.actions import AnyAction
@@ -34,6 +35,15 @@ class Source(Protocol):
 
     async def fingerprint(self) -> str:
         """A cheap token that changes when the source may have changed. Raises SourceUnavailable."""
+        ...
+
+
+@runtime_checkable
+class HasEntries(Protocol):
+    """A source that is a tree of entries (LDAP, LDIF)."""
+
+    async def entries(self) -> list[Entry]:
+        """All of them as they were read. Raises SourceUnavailable or SourceInvalid."""
         ...
 
 
@@ -208,6 +218,7 @@ class Recorder(RecordedReader, Protocol):
 
 __all__ = [
     "Executor",
+    "HasEntries",
     "HomeserverReader",
     "HomeserverWriter",
     "NewRoom",

@@ -173,11 +173,17 @@ def check(path: Path) -> int:
     return ERROR if any(finding.verdict is Verdict.FAIL for finding in found) else DONE
 
 
-def directory(path: Path, *, json: bool) -> int:
+def directory(path: Path, *, json: bool, ldif: Path | None, redact: bool) -> int:
     import json as json_
 
     from aim.directory.describe import to_json
 
+    if ldif is not None:
+        count = _run(app.write_ldif(_load(path), ldif, redact=redact))
+        show.say(f"wrote {count} entries to {ldif}")
+        return DONE
+    if redact:
+        raise AimError("--redact goes with --ldif", "add --ldif FILE")
     found = _run(app.read_directory(_load(path)))
     if json:
         sys.stdout.write(json_.dumps(to_json(found), indent=1, ensure_ascii=False) + "\n")

@@ -129,14 +129,22 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
-def directory(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> None:
+def directory(
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+    ldif: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what was read as LDIF, for a preview elsewhere."),
+    ] = None,
+    redact: Annotated[bool, typer.Option(help="With --ldif: replace names, consistently.")] = False,
+) -> None:
     """Print the flattened directory as the bridge sees it.
 
     Example: aim directory --json
     """
     from aim.cli import commands
 
-    _exit(commands.directory(config, json=json))
+    _exit(commands.directory(config, json=json, ldif=ldif, redact=redact))
 
 
 @app.command()

@@ -18,6 +18,7 @@ from aim.bridges.ldap.connect import connected
 from aim.bridges.ldap.describe import Description, describe
 from aim.bridges.ldap.search import Tree, refuse_empty
 from aim.bridges.ldap.settings import LdapSettings
+from aim.directory.entries import Entry
 from aim.directory.flatten import Enrolled, assemble
 from aim.directory.gather import Gathered, gather
 from aim.directory.model import Directory
@@ -49,6 +50,10 @@ class LdapSource:
             enrolled = await pace.enrol(gathered, roster)
             return await asyncio.to_thread(self._assemble, gathered, enrolled, roster)
 
+    async def entries(self) -> list[Entry]:
+        """Everything below the base as the server gives it, before any rule. Raises as `read` does."""
+        return await self._worker(self._entries)
+
     async def fingerprint(self) -> str:
         """Changes whenever the directory may have changed, or another server answers. Raises SourceError."""
         async with self._polling:
@@ -57,6 +62,11 @@ class LdapSource:
     async def describe(self) -> Description:
         """What is found on the way, as far as it goes. Raises nothing of its own."""
         return await self._worker(lambda line: describe(self._settings, line))
+
+    def _entries(self, line: Line) -> list[Entry]:
+        settings = self._settings
+        with connected(settings, line) as link:
+            return list(Tree(link.channel, settings, settings.rules.attributes).entries())
 
     def _gather(self, line: Line) -> Gathered:
         settings = self._settings

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from aim.bridges.ldif.parser import parse
-from aim.directory.entries import Rules
+from aim.directory.entries import Entry, Rules
 from aim.directory.flatten import assemble, enrol
 from aim.directory.gather import Gathered, gather
 from aim.directory.model import Directory
@@ -47,6 +48,12 @@ class LdifSource:
             assemble, gathered, enrolled, roster, source=self.type, name=self._name
         )
 
+    async def entries(self) -> list[Entry]:
+        """The whole file as it is, before any rule. Raises as `read` does."""
+        found: list[Entry] = []
+        await asyncio.to_thread(self._gather, found)
+        return found
+
     async def fingerprint(self) -> str:
         """Changes whenever the file is replaced or written to. SourceUnavailable if there is none."""
         return _fingerprint(await asyncio.to_thread(self._stat))
@@ -57,20 +64,21 @@ class LdifSource:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def _gather(self) -> Gathered:
+    def _gather(self, into: list[Entry] | None = None) -> Gathered:
+        """Reads the file; puts its entries into the list, too, if there is one."""
         if not stat.S_ISREG(self._stat().st_mode):  # opening a pipe would wait for a writer, perhaps for ever
             raise SourceUnavailable(f"{self._path} is not a file", "Let source.path name an LDIF file.")
         try:
             with self._path.open("rb") as stream:
-                return self._gather_unchanged(stream)
+                return self._gather_unchanged(stream, into)
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def _gather_unchanged(self, stream: BinaryIO) -> Gathered:
+    def _gather_unchanged(self, stream: BinaryIO, into: list[Entry] | None) -> Gathered:
         """Reads an open file, and trusts the outcome, good or bad, only if nobody wrote to it meanwhile."""
         before = _fingerprint(os.fstat(stream.fileno()))
         try:
-            gathered = gather(parse(stream, str(self._path)), self._rules)
+            gathered = gather(_kept(parse(stream, str(self._path)), into), self._rules)
         except SourceInvalid as error:
             self._check_unchanged(stream, before)
             raise self._named(error) from error
@@ -103,6 +111,13 @@ class LdifSource:
             f"{self._path} can't be read: {error.strerror}",
             "Check source.path, and that the user aim runs as may read the file.",
         )
+
+
+def _kept(entries: Iterable[Entry], into: list[Entry] | None) -> Iterator[Entry]:
+    for entry in entries:
+        if into is not None:
+            into.append(entry)
+        yield entry
 
 
 def _fingerprint(status: os.stat_result) -> str:
