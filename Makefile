@@ -51,7 +51,7 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports
 
-bench: $(READY)
+bench: $(READY) $(SERVERS)
 	@$(BIN)/python -m bench $(ARGS)
 
 lock: $(READY)

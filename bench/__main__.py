@@ -1,4 +1,4 @@
-"""`python -m bench`: measures the core on generated organisations, and the start of the command line.
+"""`python -m bench`: measures the core on generated organisations, the start of the command line, and LDAP.
 
 Each case and size runs in a process of its own, one after the other; a few minutes in all. `--small` runs
 the same at toy sizes in seconds, to see that everything works; `--markdown` prints what docs/performance.md
@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from bench import ldap
 from bench.cases import Case, as_json, measure, run_case
-from bench.report import Results, machine, markdown, show, tables
+from bench.report import Results, Table, machine, markdown, show, tables
 from bench.shape import SEED, Size
-from bench.startup import Startup, measure_startup
+from bench.startup import measure_startup
 
 SIZES = (Size(100_000, 5_000, 1_000), Size(1_000_000, 50_000, 10_000))
 TOYS = (Size(1_000, 50, 10), Size(10_000, 500, 100))
@@ -40,11 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = _run_cases(TOYS if options.small else SIZES, options.repetitions, progress, small=options.small)
     with progress.status("start of the command line"):
         startup = measure_startup(TOY_STARTS if options.small else STARTS)
-    _print(console, results, startup, as_markdown=options.markdown)
+    with progress.status("reading LDAP"):
+        directories = [
+            ldap.measure_ldap(users, ldap.TOY_REPETITIONS if options.small else ldap.REPETITIONS)
+            for users in (ldap.TOYS if options.small else ldap.SIZES)
+        ]
+    found = [*tables(results, startup), *ldap.ldap_tables(directories)]
+    _print(console, found, as_markdown=options.markdown)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="How fast the core is.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="How fast it is.")
     parser.add_argument("--small", action="store_true", help="toy sizes, to see that everything works")
     parser.add_argument("--markdown", action="store_true", help="print what docs/performance.md keeps")
     parser.add_argument("--repetitions", type=int, metavar="N", help="of each measurement")
@@ -69,15 +76,15 @@ def _run_cases(sizes: Sequence[Size], repetitions: int | None, progress: Console
     return results
 
 
-def _print(console: Console, results: Results, startup: Startup, *, as_markdown: bool) -> None:
+def _print(console: Console, found: Sequence[Table], *, as_markdown: bool) -> None:
     about = f"{machine()}; seed {SEED}"
     if as_markdown:
         print(f"{about}\n")
-        for table in tables(results, startup):
+        for table in found:
             print(markdown(table))
         return
     console.print(about, highlight=False, soft_wrap=True)
-    for table in tables(results, startup):
+    for table in found:
         show(console, table)
 
 
