@@ -94,7 +94,10 @@ def ldap_source_of(source: sources.LdapSource) -> LdapSource:
 
 
 def _rules_of(attributes: sources.LdifAttributes) -> Rules:
-    return Rules.of(uid=attributes.uid, name=attributes.name, mail=attributes.mail, id=attributes.id)
+    enabled = attributes.enabled if isinstance(attributes, sources.LdapAttributes) else None
+    return Rules.of(
+        uid=attributes.uid, name=attributes.name, mail=attributes.mail, id=attributes.id, enabled=enabled
+    )
 
 
 def _secret(value: SecretStr | None) -> str | None:

@@ -16,7 +16,6 @@ NOT_BUILT = (
     "homeserver.mas",
     "listen",
     "source.attributes.avatar",
-    "source.attributes.enabled",
     "source.type: ms-graph-ad",
     "source.type: scim",
     "spaces[].federatedGroups",

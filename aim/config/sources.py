@@ -42,7 +42,7 @@ class LdifAttributes(Section):
 class LdapAttributes(LdifAttributes):
     avatar: Attributes | None = None
     enabled: Attributes | None = None
-    """Marks disabled accounts; None: as the kind of server does it."""
+    """Says whether an account is enabled, beside what the kind of server has for it."""
 
 
 class LdifSource(Section):

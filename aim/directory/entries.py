@@ -45,6 +45,8 @@ class Rules:
     mail: tuple[str, ...] = ("mail",)
     id: tuple[str, ...] = ()
     """Looked at before entryUUID, objectGUID, nsUniqueId and ipaUniqueID."""
+    enabled: tuple[str, ...] = ()
+    """Say whether an account is enabled, beside what each kind of server has for it."""
 
     @classmethod
     def of(
@@ -54,6 +56,7 @@ class Rules:
         name: str | Iterable[str] | None = None,
         mail: str | Iterable[str] | None = None,
         id: str | Iterable[str] | None = None,  # noqa: A002 - the word the configuration uses
+        enabled: str | Iterable[str] | None = None,
     ) -> Rules:
         """Rules from a configuration: one name or several each, in any case; None for the default."""
         default = cls()
@@ -62,12 +65,15 @@ class Rules:
             default.name if name is None else _names(name),
             default.mail if mail is None else _names(mail),
             default.id if id is None else _names(id),
+            default.enabled if enabled is None else _names(enabled),
         )
 
     @property
     def attributes(self) -> tuple[str, ...]:
         """All attributes that flattening looks at: a reader need not ask for more. Sorted."""
-        return tuple(sorted({*_ALWAYS_READ, *_STABLE_IDS, *self.uid, *self.name, *self.mail, *self.id}))
+        return tuple(
+            sorted({*_ALWAYS_READ, *_STABLE_IDS, *self.uid, *self.name, *self.mail, *self.id, *self.enabled})
+        )
 
 
 def _names(names: str | Iterable[str]) -> tuple[str, ...]:

@@ -54,13 +54,18 @@ class Settled:
     problems: list[Problem] = field(default_factory=list)
 
 
+_NO = frozenset({"false", "0", "no", "off", "n", "f"})
+
+
 def is_trust_account(attributes: Attributes) -> bool:
     """True for the accounts of trust between Active Directory domains: `user` by class, but nobody."""
     return "useraccountcontrol" in attributes and bool(_account_control(attributes) & _TRUST_ACCOUNT)
 
 
-def is_active(attributes: Attributes) -> bool:
-    """False for an account that somebody disabled.
+def is_active(attributes: Attributes, enabled: Iterable[str] = ()) -> bool:
+    """False for an account that somebody disabled, as its kind of server marks it, or by an `enabled` attribute.
+
+    An `enabled` attribute that is missing says nothing; a value such as FALSE or 0 says no.
 
     An account that is locked for a while after wrong passwords is active: else anybody who knows a user
     name could have its owner removed from every room.
@@ -68,6 +73,8 @@ def is_active(attributes: Attributes) -> bool:
     if "useraccountcontrol" in attributes and _account_control(attributes) & _ACCOUNT_DISABLE:
         return False
     if "nsaccountlock" in attributes and "TRUE" in (v.upper() for v in texts(attributes, "nsaccountlock")):
+        return False
+    if any(value.strip().lower() in _NO for value in candidates(attributes, enabled)):
         return False
     return "pwdaccountlockedtime" not in attributes or _LOCKED_FOR_GOOD not in texts(
         attributes, "pwdaccountlockedtime"
@@ -109,7 +116,7 @@ class Reader:
             localpart=localpart,
             display_name=first(attributes, self._rules.name),
             emails=_emails(candidates(attributes, self._rules.mail)),
-            active=is_active(attributes),
+            active=is_active(attributes, self._rules.enabled),
             dn=dn,
             weak_id=strong is None,
         )

@@ -265,6 +265,21 @@ def test_disabled(attribute: str, value: str, active: bool) -> None:
     assert directory.problems == ()
 
 
+@pytest.mark.parametrize(
+    ("values", "active"),
+    [([], True), ("TRUE", True), ("1", True), ("FALSE", False), ("0", False), (" No ", False), ("", True)],
+)
+def test_disabled_by_a_configured_attribute(values: Value | list[Value], active: bool) -> None:
+    rules = Rules.of(enabled="accountEnabled")
+    assert "accountenabled" in rules.attributes
+    assert [user.active for user in flat(person("alice", accountEnabled=values), rules=rules).users] == [
+        active
+    ]
+    # What the server itself marks counts as well.
+    both = person("bob", accountEnabled="TRUE", nsAccountLock="TRUE")
+    assert [user.active for user in flat(both, rules=rules).users] == [False]
+
+
 # --- user names that are no good
 
 
