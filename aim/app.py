@@ -7,7 +7,7 @@ the writer's lock. Nothing else in the program knows all of its parts.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,7 +154,7 @@ async def observing(config: Config, progress: Progress | None = None) -> AsyncIt
 
 @asynccontextmanager
 async def reconciling(
-    config: Config, name: str, progress: Progress | None = None
+    config: Config, name: str, progress: Progress | None = None, source: Source | None = None
 ) -> AsyncIterator[Reconciler]:
     """For commands that write: the one writer, called `name` to others. Raises StoreBusy if there is one."""
     connect = client.Connect(parallelism=config.provisioner.parallelism)
@@ -170,7 +170,7 @@ async def reconciling(
             parallelism=config.provisioner.parallelism,
             settle=connect.read_timeout,
         )
-        senses = Senses(config, source_of(config), homeserver.reader, recorder, now)
+        senses = Senses(config, source or source_of(config), homeserver.reader, recorder, now)
         # The bot's account is made only when there is something to do: a declined plan writes nothing.
         yield Reconciler(senses, recorder, Provisioner(tools, prepare=homeserver.writer.ensure_bot))
 
@@ -196,15 +196,25 @@ async def run_daemon(config: Config) -> None:
     """`aim run`, until it is told to stop."""
     from aim.daemon import FULL_CYCLE, Daemon, Pace
     from aim.ops import logs
+    from aim.ops.metrics import Metrics, serve
+    from aim.ops.watched import WatchedSource
 
     logs.configure(config.logging.level, config.logging.format)
-    async with reconciling(config, "aim run") as reconciler:
-        source = config.source
-        if isinstance(source, sources.ScimSource):
-            raise _not_built(source.type)
-        full = source.full_read_interval if isinstance(source, sources.LdapSource) else FULL_CYCLE
-        pace = Pace(source.check_interval_seconds, min(full, FULL_CYCLE))
-        await Daemon(source_of(config), reconciler, pace, now).run()
+    source, metrics = config.source, Metrics()
+    watched = WatchedSource(source_of(config), metrics, now)
+    if isinstance(source, sources.ScimSource):
+        raise _not_built(source.type)
+    # Left out, nothing listens: there is nothing else to serve yet.
+    listening = (
+        serve(metrics, config.listen.host, config.listen.port)
+        if "listen" in config.model_fields_set
+        else nullcontext()
+    )
+    with listening:
+        async with reconciling(config, "aim run", source=watched) as reconciler:
+            full = source.full_read_interval if isinstance(source, sources.LdapSource) else FULL_CYCLE
+            pace = Pace(source.check_interval_seconds, min(full, FULL_CYCLE))
+            await Daemon(watched, reconciler, pace, now, metrics).run()
 
 
 async def read_directory(config: Config) -> Directory:

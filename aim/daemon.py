@@ -19,6 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from aim.directory.model import Problem, Severity
 from aim.errors import AimError, SourceError, StoreError
+from aim.ops.metrics import Metrics
 from aim.planner.document import digest
 from aim.planner.guards import Trip
 from aim.ports import Outcome, OutcomeStatus, Source
@@ -44,11 +45,14 @@ class Pace:
 class Daemon:
     """Runs cycles until it is told to stop."""
 
-    def __init__(self, source: Source, reconciler: Reconciler, pace: Pace, now: Clock) -> None:
+    def __init__(
+        self, source: Source, reconciler: Reconciler, pace: Pace, now: Clock, metrics: Metrics
+    ) -> None:
         self._source = source
         self._reconciler = reconciler
         self._pace = pace
         self._now = now
+        self._metrics = metrics
         self._stopping = asyncio.Event()
         self._fatal: AimError | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -118,7 +122,7 @@ class Daemon:
                 return
             if self._stopping.is_set():
                 return
-            cycle = await self._reconciler.cycle(self._stopping, progress=_tell)
+            cycle = await self._reconciler.cycle(self._stopping, progress=self._tell)
         except SourceError as error:
             self._open = True
             _log.error(
@@ -130,10 +134,12 @@ class Daemon:
                 remedy=error.remedy,
             )
         except StoreError as error:
+            self._metrics.cycle_failed()
             self._fatal = error
             self.stop()
         except AimError as error:
             self._open = True
+            self._metrics.cycle_failed()
             _log.error("cycle failed", cause=error.message, remedy=error.remedy)
         else:
             self._fingerprint, self._last_cycle = fingerprint, self._now()
@@ -143,6 +149,7 @@ class Daemon:
     def _summarise(self, cycle: Cycle) -> None:
         """Logs what came of a cycle; problems and trips only when they are not those of the last one."""
         plan = cycle.plan
+        self._metrics.cycle(failed=bool(cycle.failed), held=len(plan.held), pending=plan.pending)
         for problem in (problem for problem in plan.problems if problem not in self._told):
             level = _log.info if problem.severity is Severity.INFO else _log.warning
             level("problem", severity=str(problem.severity), subject=problem.subject, message=problem.message)
@@ -152,6 +159,11 @@ class Daemon:
         done = sum(outcome.status is OutcomeStatus.DONE for outcome in cycle.outcomes)
         level = _log.info if cycle.outcomes else _log.debug
         level("cycle done", done=done, failed=len(cycle.failed), held=len(plan.held), pending=plan.pending)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Counts and logs one outcome."""
+        self._metrics.outcome(outcome)
+        _tell(outcome)
 
     def _is_due(self, fingerprint: tuple[str, int]) -> bool:
         return (

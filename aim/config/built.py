@@ -14,7 +14,6 @@ from aim.config.section import Section
 NOT_BUILT = (
     "homeserver.auth: mas",
     "homeserver.mas",
-    "listen",
     "source.attributes.avatar",
     "source.type: ms-graph-ad",
     "source.type: scim",

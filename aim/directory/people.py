@@ -63,7 +63,7 @@ def is_trust_account(attributes: Attributes) -> bool:
 
 
 def is_active(attributes: Attributes, enabled: Iterable[str] = ()) -> bool:
-    """False for an account that somebody disabled, as its kind of server marks it, or by an `enabled` attribute.
+    """False for an account that somebody disabled: as its kind of server marks it, or by `enabled`.
 
     An `enabled` attribute that is missing says nothing; a value such as FALSE or 0 says no.
 

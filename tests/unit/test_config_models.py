@@ -35,6 +35,7 @@ from aim.errors import ConfigError
 
 HEAD = "homeserver: {url: 'http://a', server_name: example.com}\nappservice: {as_token: one, hs_token: two}\n"
 LDIF = "source: {type: ldif, path: /a.ldif}\n"
+LDAP = "source:\n  type: ldap\n  uri: 'ldap://a'\n  base: dc=a\n"
 SPACE = "spaces:\n  id: a\n  name: A\n"
 SCIM = "source:\n  type: scim\n  client:\n    id: idp\n    token: t\n"
 
@@ -332,8 +333,7 @@ def test_what_is_built_gives_no_warning(tmp_path: Path) -> None:
 IDLE = {
     "homeserver.auth: mas": "",
     "homeserver.mas": "",
-    "listen": "listen: {}\n",
-    "source.type: ldap": "source: {type: ldap, uri: 'ldap://a', base: a}\n",
+    "source.attributes.avatar": f"{LDAP}  attributes: {{avatar: jpegPhoto}}\n",
     "source.type: ms-graph-ad": "source: {type: ms-graph-ad, tenant_id: a, client_id: b, client_secret: c}\n",
     "source.type: scim": SCIM,
     "spaces[].federatedGroups": SPACE + "  subspaces: {id: b, name: B, federated_groups: []}\n",
@@ -371,10 +371,9 @@ def test_one_warning_names_them_all(tmp_path: Path) -> None:
         f"homeserver: {MAS}\nappservice: {{as_token: one, hs_token: two}}\n"
         + LDIF
         + IDLE["telemetry"]
-        + IDLE["listen"]
     )
     (warning,) = load(tmp_path, text).warnings
-    assert warning.endswith("without effect: homeserver.auth: mas, homeserver.mas, listen, telemetry")
+    assert warning.endswith("without effect: homeserver.auth: mas, homeserver.mas, telemetry")
 
 
 # The package

@@ -1,0 +1,83 @@
+"""Metrics of the daemon, for Prometheus, in the words of the glossary. Counts and times only, never names.
+
+`serve` answers `/metrics` at `listen`; without it everything is counted all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from aim.errors import AimError
+from aim.ports import Outcome
+
+
+class Metrics:
+    """What the daemon counts. One registry each, so that two of them never meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._reads = Counter(
+            "aim_source_reads",
+            "Reads of the source by outcome: complete or failed.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._last_read = Gauge(
+            "aim_source_last_complete_read_timestamp_seconds",
+            "When the directory in force was read. The one number to alert on is its age.",
+            registry=self.registry,
+        )
+        self._cycles = Counter(
+            "aim_cycles", "Cycles by outcome: done or failed.", ["outcome"], registry=self.registry
+        )
+        self._actions = Counter(
+            "aim_actions", "Actions by type and outcome.", ["type", "outcome"], registry=self.registry
+        )
+        self._held = Gauge("aim_held_actions", "Actions that a guard holds.", registry=self.registry)
+        self._pending = Gauge(
+            "aim_pending_users", "Entitled users who have no account yet.", registry=self.registry
+        )
+
+    def read(self, at: datetime) -> None:
+        """The source was read completely."""
+        self._reads.labels("complete").inc()
+        self._last_read.set(at.timestamp())
+
+    def read_failed(self) -> None:
+        """The source gave no complete directory; the last good one stays in force."""
+        self._reads.labels("failed").inc()
+
+    def cycle(self, *, failed: bool, held: int, pending: int) -> None:
+        """A cycle came to its end."""
+        self._cycles.labels("failed" if failed else "done").inc()
+        self._held.set(held)
+        self._pending.set(pending)
+
+    def cycle_failed(self) -> None:
+        """A cycle ended with an error before it could do all it had to."""
+        self._cycles.labels("failed").inc()
+
+    def outcome(self, outcome: Outcome) -> None:
+        """One action more."""
+        self._actions.labels(str(outcome.action.type), str(outcome.status)).inc()
+
+
+@contextmanager
+def serve(metrics: Metrics, host: str, port: int) -> Iterator[int]:
+    """Answers GET /metrics while the body runs; gives the port. Raises AimError if it can't be bound."""
+    try:
+        server, thread = start_http_server(port, host, metrics.registry)
+    except OSError as error:
+        raise AimError(
+            f"listen: {host}:{port} can't be used: {error.strerror}", "free it, or choose another in `listen`"
+        ) from error
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

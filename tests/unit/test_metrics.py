@@ -1,0 +1,80 @@
+"""What the daemon counts, and how it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from datetime import UTC, datetime
+from urllib.request import urlopen
+
+import pytest
+
+from aim.directory.model import Directory
+from aim.directory.roster import Roster
+from aim.errors import AimError, SourceUnavailable
+from aim.ops.metrics import Metrics, serve
+from aim.ops.watched import WatchedSource
+from aim.planner.actions import Kick
+from aim.ports import Outcome, OutcomeStatus
+from tests.unit.fakes import FakeSource
+from tests.unit.worlds import a_directory
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+LOOPBACK = "127.0.0.1"
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+async def test_complete_and_failed_reads_are_counted_and_the_last_one_has_its_time() -> None:
+    metrics = Metrics()
+    good = WatchedSource(FakeSource(lambda roster: a_directory(["ann"], roster=roster)), metrics, lambda: NOW)
+    assert len((await good.read(Roster())).users) == 1
+
+    def broken(_: Roster) -> Directory:
+        raise SourceUnavailable("no answer")
+
+    bad = WatchedSource(FakeSource(broken), metrics, lambda: NOW)
+    with pytest.raises(SourceUnavailable):
+        await bad.read(Roster())
+    assert value(metrics, "aim_source_reads_total", outcome="complete") == 1
+    assert value(metrics, "aim_source_reads_total", outcome="failed") == 1
+    assert value(metrics, "aim_source_last_complete_read_timestamp_seconds") == NOW.timestamp()
+
+
+def test_cycles_and_actions_are_counted() -> None:
+    metrics = Metrics()
+    metrics.cycle(failed=False, held=3, pending=2)
+    metrics.cycle(failed=True, held=1, pending=0)
+    metrics.cycle_failed()
+    kick = Kick(room="all", space="all", reason="gone", person="@ann:example.com")
+    metrics.outcome(Outcome(kick, OutcomeStatus.DONE))
+    assert value(metrics, "aim_cycles_total", outcome="done") == 1
+    assert value(metrics, "aim_cycles_total", outcome="failed") == 2
+    assert value(metrics, "aim_actions_total", type="kick", outcome="done") == 1
+    assert value(metrics, "aim_held_actions") == 1
+    assert value(metrics, "aim_pending_users") == 0
+
+
+async def test_they_are_served_without_a_name_in_them() -> None:
+    metrics = Metrics()
+    metrics.outcome(
+        Outcome(Kick(room="all", space="all", reason="gone", person="@ann:example.com"), OutcomeStatus.FAILED)
+    )
+    with serve(metrics, LOOPBACK, 0) as port:
+        text = await asyncio.to_thread(lambda: urlopen(f"http://{LOOPBACK}:{port}/metrics").read().decode())
+    assert 'aim_actions_total{outcome="failed",type="kick"} 1.0' in text
+    assert "ann" not in text
+
+
+def test_a_port_in_use_is_said_plainly() -> None:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(AimError, match=f"listen: {LOOPBACK}:{port} can't be used"),
+            serve(Metrics(), LOOPBACK, port),
+        ):
+            pass
