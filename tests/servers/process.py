@@ -97,11 +97,16 @@ def accepts(host: str, port: int) -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
+_given: set[int] = set()
+"""Ports that were handed out: whoever has one may not listen on it yet."""
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on at this moment, out of the range of outgoing connections."""
+    """A TCP port that nobody listens on or was given before, out of the range of outgoing connections."""
     while True:
         port = 20_000 + secrets.randbelow(12_000)
-        if can_listen(host, port):
+        if port not in _given and can_listen(host, port):
+            _given.add(port)
             return port
 
 
