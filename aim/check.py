@@ -5,20 +5,49 @@ Stands beside `app`, whose wiring it uses; the questions about the homeserver ar
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aim import app
 from aim.config.load import load_config
 from aim.config.root import Config
+from aim.config.sources import LdapSource
 from aim.config.spaces import SpaceConfig
 from aim.desired.unknown import unknown_group
-from aim.directory.model import Directory, Severity
+from aim.directory.model import Directory, GroupKind, Severity
 from aim.directory.roster import Roster
 from aim.errors import AimError, ConfigError
 from aim.matrix.check import Finding, Verdict
 from aim.matrix.check import check as check_homeserver
 from aim.store import open_reader
+
+if TYPE_CHECKING:
+    from aim.bridges.ldap.describe import Description
+    from aim.bridges.ldap.tls import TlsFacts
+
+_SOON = timedelta(days=30)
+"""How long before its end a certificate is warned of."""
+
+_KINDS = {
+    GroupKind.DOMAIN: ("domain", "domains"),
+    GroupKind.OU: ("organisational unit", "organisational units"),
+    GroupKind.GROUP: ("group", "groups"),
+}
+_EMPTY = {
+    "uid": (
+        "they are left out",
+        "Let source.attributes.uid name an attribute that all have, or leave these out by source.filter.",
+    ),
+    "id": (
+        "their DN stands in, so that somebody who is renamed or moved needs `aim rebind`",
+        "Let the account read entryUUID (OpenLDAP), objectGUID (Active Directory) or nsUniqueId (389ds), or"
+        " set source.attributes.id.",
+    ),
+}
+"""What every user should have: what comes of it where not, and the remedy."""
 
 
 async def check(path: Path, environ: Mapping[str, str]) -> list[Finding]:
@@ -45,12 +74,18 @@ async def check(path: Path, environ: Mapping[str, str]) -> list[Finding]:
 
 
 async def _source(config: Config) -> list[Finding]:
+    findings: list[Finding] = []
     try:
+        if isinstance(config.source, LdapSource):
+            found = await app.ldap_source_of(config.source).describe()
+            findings += ldap_findings(found, config.source, app.now())
+            if found.error is not None:
+                return findings
         directory = await app.source_of(config).read(Roster())
     except AimError as error:
-        return [_failed("source", error)]
+        return [*findings, _failed("source", error)]
     count = f"{len(directory.users)} users and {len(directory.groups)} groups from {directory.source}"
-    findings = [Finding("source", Verdict.OK, count)]
+    findings.append(Finding("source", Verdict.OK, count))
     findings += [
         Finding("source", Verdict.WARN, f"{problem.subject}: {problem.message}")
         for problem in directory.problems
@@ -58,6 +93,114 @@ async def _source(config: Config) -> list[Finding]:
     ]
     findings += _unknown_groups(directory, config)
     return findings
+
+
+# -- LDAP ------------------------------------------------------------------------------------------------
+
+
+def ldap_findings(found: Description, source: LdapSource, now: datetime) -> list[Finding]:
+    """What was found of an LDAP source, as far as things went well, and what ended it."""
+    findings = [*_connection(found, source, now), *_entries(found, source)] if found.uri else []
+    if found.error is not None:
+        findings.append(_failed(_broken(found), found.error))
+    elif found.method:
+        message = f"asked for every {source.check_interval_seconds:g} s, by {found.method}"
+        findings.append(Finding("changes", Verdict.OK, message))
+    return findings
+
+
+def _broken(found: Description) -> str:
+    """The question at which it ended."""
+    if not found.uri:
+        return "ldap"
+    if not found.entries:
+        return "base"
+    return "changes" if found.empty else "entries"
+
+
+def _connection(found: Description, source: LdapSource, now: datetime) -> Iterator[Finding]:
+    for cause in found.passed_over:
+        yield Finding(
+            "ldap", Verdict.WARN, f"passed over: {cause}", "Mend it, or take that server out of source.uri."
+        )
+    server = ", ".join(filter(None, (found.vendor, found.host)))
+    message = f"connected to {found.uri} at {found.address}" + (f": {server}" if server else "")
+    yield Finding("ldap", Verdict.OK, message)
+    for cause, remedy in found.warnings:
+        yield Finding("ldap", Verdict.WARN, cause, remedy)
+    if found.tls is not None:
+        yield _tls(found.tls, now)
+    elif source.bind_password is None:
+        yield Finding(
+            "tls",
+            Verdict.WARN,
+            "the connection is not encrypted: who is in between can read and change what the server says",
+            "Use an ldaps:// uri, or set source.start_tls.",
+        )
+    yield Finding("login", Verdict.OK, f"logged in as {found.bound_as}")
+
+
+def _tls(facts: TlsFacts, now: datetime) -> Finding:
+    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(facts.not_after), UTC)
+    message = (
+        f"{facts.version} with {facts.cipher}; the certificate is from {facts.issuer or 'nobody named'}"
+        f" and ends on {ends:%Y-%m-%d}"
+    )
+    if ends - now < _SOON:
+        return Finding(
+            "tls",
+            Verdict.WARN,
+            f"{message}, in {max(0, (ends - now).days)} days",
+            "Renew the server's certificate before then: afterwards nothing can be read.",
+        )
+    return Finding("tls", Verdict.OK, message)
+
+
+def _entries(found: Description, source: LdapSource) -> Iterator[Finding]:
+    if not found.entries:
+        return
+    yield Finding("base", Verdict.OK, f"{found.entries} entries can be read below {source.base}")
+    if not found.empty:
+        return
+    counts = [_count(found.users, "user", "users")]
+    counts += [_count(found.containers.get(kind, 0), *words) for kind, words in _KINDS.items()]
+    if found.users:
+        yield Finding("entries", Verdict.OK, ", ".join(counts))
+        yield from _attributes(found)
+    else:
+        yield Finding(
+            "entries",
+            Verdict.WARN,
+            ", ".join(counts),
+            "Check source.base and source.filter, and that the account may see people.",
+        )
+
+
+def _attributes(found: Description) -> Iterator[Finding]:
+    """Which of the attributes in use users lack. Without a name or an address one can live."""
+    complete = []
+    for purpose, lacking in found.empty.items():
+        what, _, names = purpose.partition(": ")
+        message = f"{lacking} of {found.users} users without {what} ({names})"
+        if not lacking:
+            complete.append(what)
+        elif what in _EMPTY:
+            consequence, remedy = _EMPTY[what]
+            yield Finding("attributes", Verdict.WARN, f"{message}: {consequence}", remedy)
+        elif lacking == found.users:
+            remedy = f"Check source.attributes.{what}, and that the account may read that attribute."
+            yield Finding("attributes", Verdict.WARN, message, remedy)
+        else:
+            yield Finding("attributes", Verdict.OK, message)
+    if complete:
+        yield Finding("attributes", Verdict.OK, f"every user has: {', '.join(complete)}")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+# -- what holds for all sources --------------------------------------------------------------------------
 
 
 def _unknown_groups(directory: Directory, config: Config) -> Iterator[Finding]:

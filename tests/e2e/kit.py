@@ -389,18 +389,19 @@ def _room(room_id: str, events: Sequence[Json]) -> Room:
 # -- conditions and moments ------------------------------------------------------------------------------
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], what: str) -> None:
+async def until(
+    condition: Callable[[], bool | Awaitable[bool]], what: str, patience: float = PATIENCE
+) -> None:
     """Waits for a condition."""
-    async with asyncio.timeout(PATIENCE) as patience:
-        try:
+    try:
+        async with asyncio.timeout(patience):
             while True:
                 fulfilled = condition()
                 if fulfilled if isinstance(fulfilled, bool) else await fulfilled:
                     return
                 await asyncio.sleep(_PAUSE)
-        except TimeoutError:
-            assert patience.expired()
-            raise AssertionError(f"did not happen within {PATIENCE:.0f} s: {what}") from None
+    except TimeoutError:
+        raise AssertionError(f"did not happen within {patience:.0f} s: {what}") from None
 
 
 def number(n: int, when: Predicate = lambda request: request.is_write) -> Predicate:

@@ -28,7 +28,7 @@ async def _followed(stage: Stage) -> None:
             return False
         return True
 
-    await asyncio.wait_for(until(follows, "the homeserver follows the directory"), SOON)
+    await until(follows, "the homeserver follows the directory", SOON)
 
 
 async def test_the_daemon_follows_the_directory_and_commands_work_beside_it(new_stage: NewStage) -> None:

@@ -367,11 +367,7 @@ def test_a_key_without_effect_is_named_in_the_warning(tmp_path: Path, entry: str
 
 
 def test_one_warning_names_them_all(tmp_path: Path) -> None:
-    text = (
-        f"homeserver: {MAS}\nappservice: {{as_token: one, hs_token: two}}\n"
-        + LDIF
-        + IDLE["telemetry"]
-    )
+    text = f"homeserver: {MAS}\nappservice: {{as_token: one, hs_token: two}}\n" + LDIF + IDLE["telemetry"]
     (warning,) = load(tmp_path, text).warnings
     assert warning.endswith("without effect: homeserver.auth: mas, homeserver.mas, telemetry")
 
