@@ -33,11 +33,12 @@ class Mistake:
 
 
 MISTAKES = [
+    # First, because it tries for some seconds.
+    Mistake("plan", "no connection to the homeserver at", "is up", {"homeserver": {"url": NOWHERE}}),
     Mistake("plan -c nowhere.yaml", "nowhere.yaml: there is no such file", "--config"),
     Mistake(
         "plan", 'yaml:1: provisoner: unknown key; did you mean "provisioner"', "docs", {"provisoner": {}}
     ),
-    Mistake("plan", "no connection to the homeserver at", "is up", {"homeserver": {"url": NOWHERE}}),
     Mistake("plan", "M_UNKNOWN_TOKEN", "registration", {"appservice": {"as_token": "another"}}),
     Mistake(
         "plan",
