@@ -154,7 +154,12 @@ async def observing(config: Config, progress: Progress | None = None) -> AsyncIt
 
 @asynccontextmanager
 async def reconciling(
-    config: Config, name: str, progress: Progress | None = None, source: Source | None = None
+    config: Config,
+    name: str,
+    progress: Progress | None = None,
+    *,
+    source: Source | None = None,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Reconciler]:
     """For commands that write: the one writer, called `name` to others. Raises StoreBusy if there is one."""
     connect = client.Connect(parallelism=config.provisioner.parallelism)
@@ -169,6 +174,7 @@ async def reconciling(
             server_name=config.homeserver.server_name,
             parallelism=config.provisioner.parallelism,
             settle=connect.read_timeout,
+            notice=notice,
         )
         senses = Senses(config, source or source_of(config), homeserver.reader, recorder, now)
         # The bot's account is made only when there is something to do: a declined plan writes nothing.
@@ -211,7 +217,7 @@ async def run_daemon(config: Config) -> None:
         else nullcontext()
     )
     with listening:
-        async with reconciling(config, "aim run", source=watched) as reconciler:
+        async with reconciling(config, "aim run", source=watched, notice=logs.notice) as reconciler:
             full = source.full_read_interval if isinstance(source, sources.LdapSource) else FULL_CYCLE
             pace = Pace(source.check_interval_seconds, min(full, FULL_CYCLE))
             await Daemon(watched, reconciler, pace, now, metrics).run()

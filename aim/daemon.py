@@ -61,6 +61,8 @@ class Daemon:
         self._open = True
         """The last cycle left something to do, or there was none yet."""
         self._told: set[Problem | Trip] = set()
+        self._all_well = False
+        """The last look ended well, and that was said."""
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises StoreError if the database, and so the right to write, is lost."""
@@ -124,7 +126,7 @@ class Daemon:
                 return
             cycle = await self._reconciler.cycle(self._stopping, progress=self._tell)
         except SourceError as error:
-            self._open = True
+            self._open, self._all_well = True, False
             _log.error(
                 "the directory could not be read; the last good one stays in force",
                 last_read=None
@@ -138,7 +140,7 @@ class Daemon:
             self._fatal = error
             self.stop()
         except AimError as error:
-            self._open = True
+            self._open, self._all_well = True, False
             self._metrics.cycle_failed()
             _log.error("cycle failed", cause=error.message, remedy=error.remedy)
         else:
@@ -154,10 +156,13 @@ class Daemon:
             level = _log.info if problem.severity is Severity.INFO else _log.warning
             level("problem", severity=str(problem.severity), subject=problem.subject, message=problem.message)
         for trip in (trip for trip in plan.trips if trip not in self._told):
-            _log.warning("held by a guard", guard=trip.message, digest=digest(plan))
+            remedy = f"if that is right: aim approve {digest(plan)}"
+            _log.warning("held by a guard", guard=trip.message, remedy=remedy)
         self._told = {*plan.problems, *plan.trips}
         done = sum(outcome.status is OutcomeStatus.DONE for outcome in cycle.outcomes)
-        level = _log.info if cycle.outcomes else _log.debug
+        # That all is well is said once, at the start and after trouble, and not whenever nothing happened.
+        level = _log.info if cycle.outcomes or not self._all_well else _log.debug
+        self._all_well = not cycle.failed
         level("cycle done", done=done, failed=len(cycle.failed), held=len(plan.held), pending=plan.pending)
 
     def _tell(self, outcome: Outcome) -> None:

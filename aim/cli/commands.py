@@ -103,12 +103,12 @@ async def _apply(config: Config, *, yes: bool, saved: str | None, unfold: bool) 
                 "the saved plan is not what a cycle would do now: the world has moved on since",
                 "make a new plan with `aim plan --out FILE`, look at it, and apply that",
             )
-        # A saved plan was looked at when it was made.
-        show.say(render(made, unfold=unfold) if saved is None else summary(made))
+        # Whoever saved a plan and needs not be asked has looked at it when it was made.
+        show.say(summary(made) if saved is not None and yes else render(made, unfold=unfold))
         return not made.due or yes or await asyncio.to_thread(_ask, len(made.due))
 
     with show.Bar("reading rooms") as reading, show.Bar("carrying out") as carrying:
-        async with app.reconciling(config, "aim apply", reading.step) as reconciler:
+        async with app.reconciling(config, "aim apply", reading.step, notice=show.notice) as reconciler:
             tally = _Tally(carrying)
             return await reconciler.cycle(asyncio.Event(), agree=tally.watching(agree), progress=tally.tell)
 

@@ -54,6 +54,11 @@ def warn(messages: Iterable[str]) -> None:
         err().print(Text(f"warning: {message}", style="yellow"))
 
 
+def notice(text: str) -> None:
+    """Says on the way why it takes long."""
+    err().print(Text(text, style="dim"))
+
+
 def findings(found: Sequence[Finding]) -> None:
     """Prints what `aim check` found, a line each, the remedy below."""
     console = out()
@@ -92,9 +97,9 @@ def directory(found: Directory) -> RenderableType:
         line.append(f"  {len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}", style="dim")
         groups.add(line)
     users = tree.add(Text(f"{len(found.users)} users", style="bold"), guide_style="dim")
-    for user in found.users:
+    for user in sorted(found.users, key=lambda user: user.localpart):
         line = Text(user.localpart, style="" if user.active else "dim strike")
-        line.append(f"  {user.display_name or ''}  {', '.join(user.emails)}", style="dim")
+        line.append(f"  {user.display_name or ''}  {', '.join(user.emails)}  {user.id}", style="dim")
         users.add(line)
     if found.problems:
         problems = tree.add(Text(f"{len(found.problems)} problems", style="bold"), guide_style="dim")

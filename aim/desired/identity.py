@@ -7,6 +7,7 @@ marriage or a mistake. Nobody but a person can tell, by `aim rebind`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -35,15 +36,20 @@ class Conflict:
                 f"@{self.user.localpart}:{server_name}",
                 f"was the account of the user with id {self.seen.id}, and the directory now gives it to id "
                 f"{self.user.id}; it is not touched. If both are the same person: "
-                f"aim rebind {self.seen.id} {self.user.id}",
+                f"{_rebind(self.seen.id, self.user.id)}",
             )
         old, new = f"@{self.seen.localpart}:{server_name}", f"@{self.user.localpart}:{server_name}"
         return Problem(
             Severity.ERROR,
             new,
             f"the user with id {self.user.id} was {old} before and is {new} now; neither account is touched. "
-            f"If the new account is theirs: aim rebind {old} {new}",
+            f"If the new account is theirs: {_rebind(old, new)}",
         )
+
+
+def _rebind(old: str, new: str) -> str:
+    """The command, as a shell takes it: an id may be a DN."""
+    return f"aim rebind {shlex.quote(old)} {shlex.quote(new)}"
 
 
 def conflicts(users: Iterable[User], seen: Mapping[str, Seen]) -> tuple[Conflict, ...]:

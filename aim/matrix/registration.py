@@ -82,7 +82,7 @@ def write(files: Mapping[str, Mapping[str, object]], directory: Path) -> list[Pa
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
             raise AimError(
-                f"{path} can't be written: {error.strerror}", "name another folder with --out"
+                f"{path} can't be written: {error.strerror}", "make the folder, or name another with --out"
             ) from error
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             yaml.dump(dict(content), file)

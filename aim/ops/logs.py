@@ -45,6 +45,11 @@ def configure(level: str, format_: str, stream: TextIO = sys.stderr) -> None:
     )
 
 
+def notice(text: str) -> None:
+    """Logs something that a person should know while they wait."""
+    structlog.get_logger().info(text)
+
+
 def _message_key(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """The JSON format calls the text `message`."""
     event["message"] = event.pop("event")

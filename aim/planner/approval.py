@@ -22,5 +22,8 @@ def approvals(held: Iterable[str], approved_by: str, now: datetime) -> tuple[App
     """Approvals for these identities, good for 24 hours. Raises PlanError if nothing is held."""
     found = tuple(Approval(identity, approved_by, now + VALID_FOR) for identity in sorted(held))
     if not found:
-        raise PlanError("that plan holds nothing: there is nothing to approve", "run `aim plan` to see why")
+        raise PlanError(
+            "that plan holds nothing any more: there is nothing to approve",
+            "what it held was approved already, or is no longer due; `aim plan` shows what is left",
+        )
     return found

@@ -8,7 +8,7 @@ them, only approval, or a world that no longer asks for them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -28,6 +28,7 @@ class Kind(StrEnum):
 ORGANISATION = "organisation"
 RECOVERY = "recovery"
 EARLIER = "earlier"
+WITH_KICKS = "with kicks"
 WINDOW = timedelta(hours=1)
 
 
@@ -37,7 +38,7 @@ class Trip:
 
     kind: str
     scope: str
-    """`organisation`, `recovery`, `earlier` (held since an earlier cycle), or the key of a space."""
+    """`organisation`, `recovery`, `earlier` (since an earlier cycle), `with kicks`, or the key of a space."""
     count: int
     """Distinct people, pending and done in the last hour."""
     limit: int
@@ -47,6 +48,8 @@ class Trip:
         """One line for a person."""
         if self.scope == RECOVERY:
             return f"{self.count} {self.kind} held: in recovery nothing is removed without approval"
+        if self.scope == WITH_KICKS:
+            return f"{self.count} {self.kind} held with the kicks of the same people"
         if self.scope == EARLIER:
             return f"{self.count} {self.kind} held since an earlier cycle: only approval releases them"
         where = "in the organisation" if self.scope == ORGANISATION else f"in space {self.scope}"
@@ -89,7 +92,24 @@ def judge(world: World, actions: Iterable[AnyAction]) -> Verdict:
         kept, tripped = _judge_kind(world, kind, pending)
         held |= kept
         trips += tripped
+    if held:
+        waiting = _demotions_of_held(world, by_kind, held)
+        if waiting:
+            held |= waiting
+            trips.append(Trip(Kind.DEMOTIONS, WITH_KICKS, len(waiting), 0))
     return Verdict(frozenset(held), tuple(sorted(trips)))
+
+
+def _demotions_of_held(world: World, by_kind: Mapping[Kind, list[AnyAction]], held: set[str]) -> set[str]:
+    """Demotions, not held yet, of people whose kick is held: what may be a mistake is one as a whole."""
+    people = {action.target for action in by_kind[Kind.KICKS] if action.identity in held}
+    return {
+        action.identity
+        for action in by_kind[Kind.DEMOTIONS]
+        if action.target in people
+        and action.identity not in held
+        and action.identity not in world.recorded.approvals
+    }
 
 
 def _judge_kind(world: World, kind: Kind, pending: list[AnyAction]) -> tuple[set[str], list[Trip]]:

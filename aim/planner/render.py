@@ -46,6 +46,10 @@ def render(plan: Plan, *, unfold: bool = False) -> RenderableType:
     if plan.problems:
         parts.append(_problems(plan.problems))
     parts.extend(Text(f"! held: {trip.message}", style=_STYLES["!"]) for trip in plan.trips)
+    if plan.trips:
+        parts.append(
+            Text("  if that is right: aim approve DIGEST, with the digest below", style=_STYLES["!"])
+        )
     parts.append(summary(plan))
     return Group(*parts)
 

@@ -38,6 +38,10 @@ class Provisioner:
         for key, since in intents.items():
             age = (self._tools.now() - since).total_seconds()
             patience = max(0.0, self._tools.settle - age)
+            if patience > 0:
+                self._tools.notice(
+                    f"the room {key} was being made when aim ended; looking for it, at most {patience:.0f} s"
+                )
             await look_for(key, frozenset(known), self._tools, patience)
 
     async def execute(

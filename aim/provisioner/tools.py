@@ -25,6 +25,8 @@ class Tools:
     settle: float = 60.0
     """Seconds after which a `createRoom` whose answer was lost can't be under way any more."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    notice: Callable[[str], None] = lambda _: None
+    """Told in words when something takes long without anything to show for it."""
 
 
 @dataclass(frozen=True, slots=True)

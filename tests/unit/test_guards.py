@@ -166,6 +166,20 @@ def test_additive_actions_go_on() -> None:
     assert {str(action.type) for action in plan.held} == {"kick", "set_power_level"}
 
 
+def test_who_is_not_kicked_is_not_demoted_either() -> None:
+    config = a_config(a_space("all", "", ("mods", 50)))
+    scene = provisioned(config, a_directory(staff(20), {"mods": ["e000"]}))
+    gone = left(scene, staff(20)[:4])
+    plan = gone.plan()
+    # One demotion alone would be within the limit; four kicks are not.
+    assert {action.identity for action in plan.held} == {
+        f"set_power_level all {mxid('e000')} 0",
+        *(f"kick all {mxid(name)}" for name in staff(20)[:4]),
+    }
+    assert any("held with the kicks of the same people" in trip.message for trip in plan.trips)
+    assert gone.approve(plan).plan().held == ()
+
+
 def test_the_levels_a_new_space_begins_with_demote_nobody() -> None:
     config = a_config(a_space("all", ""), a_space("news", ("", -1)))
     scene = replace(company(20, a_space("all", "")), config=config)

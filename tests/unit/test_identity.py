@@ -137,6 +137,12 @@ def test_a_conflict_lasts_until_it_is_settled() -> None:
     assert identities(scene.plan().actions) == []
 
 
+def test_the_command_is_one_that_a_shell_takes() -> None:
+    scene = with_users(working(), a_user("ann", "uid=ann,ou=human res,dc=x"), "bob", "cid")
+    [message] = [found.message for found in scene.plan().problems if found.subject == "@ann:example.com"]
+    assert message.endswith("aim rebind id-ann 'uid=ann,ou=human res,dc=x'")
+
+
 def test_a_settled_marriage_moves_the_rights_to_the_new_account() -> None:
     scene = with_users(working(), a_user("anna", "id-ann"), "bob", "cid", mods=["anna"])
     rebound = {**scene.recorded.seen, "id-ann": replace(scene.recorded.seen["id-ann"], localpart="anna")}

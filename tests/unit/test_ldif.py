@@ -143,6 +143,16 @@ def test_the_beginning_of_a_record_is_not_one(record: str, missing: str) -> None
     assert "end it with an empty line" in error.remedy
 
 
+def test_a_last_record_without_what_all_others_have_is_cut_off() -> None:
+    """As it is when a hand-made export is cut between two lines: the stable id is still to come."""
+    first = "dn: cn=a\nobjectClass: person\ncn: a\nentryUUID: 1\n\n"
+    last = "dn: cn=b\nobjectClass: person\ncn: b\n"
+    assert len(read(f"{first}{last}entryUUID: 2\n")) == 2
+    assert len(read(f"{first}{last}\n")) == 2
+    error = refused(f"{first}{last}")
+    assert error.message.endswith("the file ends in the middle of a record, before entryuuid")
+
+
 @pytest.mark.parametrize("mark", ["entryCSN: 2024#0", "structuralObjectClass: person"])
 def test_an_export_ends_each_record_with_an_empty_line(mark: str) -> None:
     record = f"dn: cn=a\ncn: a\n{mark}\n\n"

@@ -112,7 +112,7 @@ async def test_nothing_in_it(path: Path, content: str) -> None:
             "people.ldif:17: the export ended with an error",
         ),
         (PEOPLE + "\n" + PEOPLE, "people.ldif: two entries have the DN dc=example,dc=com"),
-        (PEOPLE + "\ndn: alice\ncn: Alice\n", "people.ldif: an entry's DN is no DN: alice"),
+        (PEOPLE + "\ndn: alice\ncn: Alice\n\n", "people.ldif: an entry's DN is no DN: alice"),
     ],
 )
 async def test_no_good(path: Path, content: str, message: str) -> None:

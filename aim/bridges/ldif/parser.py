@@ -60,18 +60,21 @@ class _Parser:
 
     def entries(self, stream: BinaryIO) -> Iterator[Entry]:
         record: list[Line] = []
+        common: set[str] | None = None
         is_first = True
         last = 0
         for last, line in self._lines(stream):
             if line:
                 record.append((last, line))
             elif record:
-                yield from self._record(record, is_first=is_first)
+                for entry in self._record(record, is_first=is_first):
+                    common = set(entry.attributes) if common is None else common & entry.attributes.keys()
+                    yield entry
                 record = []
                 is_first = False
         if record:
             for entry in self._record(record, is_first=is_first):
-                self._check_whole(entry, last)
+                self._check_whole(entry, last, common or set())
                 yield entry
         self._check_result(last)
 
@@ -168,13 +171,16 @@ class _Parser:
         self._names[description] = name
         return name
 
-    def _check_whole(self, entry: Entry, last: int) -> None:
-        """For a record that the end of the file ended: is it more than the beginning of one?"""
+    def _check_whole(self, entry: Entry, last: int, common: set[str]) -> None:
+        """For a record that the end of the file ended: is it more than the beginning of one?
+
+        `common` are the attributes that all records before it have, such as entryUUID.
+        """
         remedy = f"{_EXPORT} If it is complete, end it with an empty line."
         if not _EXPORTER_MARKS.isdisjoint(self._names.values()):
             self._fail(last, "the last record is not finished by an empty line", remedy)
         present = {dn.short_name(name) for name in entry.attributes}
-        missing = _needed(entry.dn) - present
+        missing = (_needed(entry.dn) | {dn.short_name(name) for name in common}) - present
         if missing:
             what = f"the file ends in the middle of a record, before {', '.join(sorted(missing))}"
             self._fail(last, what, remedy)
