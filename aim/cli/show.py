@@ -5,7 +5,8 @@ everything about the way there on standard error. No colour where there is no te
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from rich.console import Console, RenderableType
@@ -13,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 from rich.tree import Tree
 
-from aim.directory.model import Directory
+from aim.directory.model import Branch, Directory, Group
+from aim.directory.roster import Roster
 from aim.matrix.check import Finding, Verdict
 from aim.ports import Outcome, OutcomeStatus
 
@@ -90,12 +92,17 @@ def directory(found: Directory) -> RenderableType:
     """The directory for people: containers with their numbers, users, problems."""
     roster = found.roster
     tree = Tree(Text(f"{found.name} ({found.source})", style="bold"), guide_style="dim")
-    groups = tree.add(Text(f"{len(found.groups)} groups", style="bold"), guide_style="dim")
-    for group in found.groups:
-        names = roster.localparts(group.members)
-        line = Text(f"{group.kind:<6} ", style="cyan").append(group.id)
-        line.append(f"  {len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}", style="dim")
-        groups.add(line)
+    nested = {branch.group for branch in found.tree}
+    if found.tree:
+        units = tree.add(Text(f"{len(found.tree)} units and domains", style="bold"), guide_style="dim")
+        below: dict[str | None, list[Branch]] = defaultdict(list)
+        for branch in sorted(found.tree, key=lambda branch: found.groups[branch.group].id):
+            below[branch.parent].append(branch)
+        _add_branches(units, found, below, None)
+    others = [group for position, group in enumerate(found.groups) if position not in nested]
+    groups = tree.add(Text(f"{len(others)} groups", style="bold"), guide_style="dim")
+    for group in others:
+        groups.add(_container(roster, group))
     users = tree.add(Text(f"{len(found.users)} users", style="bold"), guide_style="dim")
     for user in sorted(found.users, key=lambda user: user.localpart):
         line = Text(user.localpart, style="" if user.active else "dim strike")
@@ -106,6 +113,23 @@ def directory(found: Directory) -> RenderableType:
         for problem in found.problems:
             problems.add(Text(f"{problem.severity} {problem.subject}: {problem.message}", style="yellow"))
     return tree
+
+
+def _add_branches(
+    tree: Tree, found: Directory, below: Mapping[str | None, Sequence[Branch]], parent: str | None
+) -> None:
+    """The units below `parent`, each with those below it."""
+    for branch in below.get(parent, ()):
+        line = _container(found.roster, found.groups[branch.group])
+        _add_branches(tree.add(line, guide_style="dim"), found, below, branch.id)
+
+
+def _container(roster: Roster, group: Group) -> Text:
+    names = roster.localparts(group.members)
+    line = Text(f"{group.kind} ", style="cyan").append(group.id, style="")
+    return line.append(
+        f"  {len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}", style="dim"
+    )
 
 
 class Bar:

@@ -16,7 +16,7 @@ the second one adds to, must not be added to by two threads at once:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -149,6 +149,9 @@ def _tree(containers: Sequence[Container]) -> tuple[Branch, ...]:
         for container in containers
         if container.kind is not GroupKind.GROUP
     }
+    shared = {id_ for id_, count in Counter(ids.values()).items() if count > 1}
+    # An id that two entries share names neither of them: with it the tree could lead back into itself.
+    ids = {key: key if id_ in shared else id_ for key, id_ in ids.items()}
     branches = [
         Branch(
             ids[container.key],

@@ -83,6 +83,15 @@ def test_a_unit_that_is_renamed_keeps_its_space() -> None:
     assert renamed["tree:2"] == ("tree:1", "laboratory", ["bob"])
 
 
+def test_units_that_share_an_id_are_known_by_their_dn() -> None:
+    found = shown(desired(TREE.replace("entryUUID: 2", "entryUUID: 1"), []))
+    assert {key: parent for key, (parent, _, _) in found.items()} == {
+        "tree:0": None,
+        "tree:ou=staff,dc=x": "tree:0",
+        "tree:ou=lab,cn=not read,ou=staff,dc=x": "tree:ou=staff,dc=x",
+    }
+
+
 @pytest.mark.parametrize(("mirror", "extra"), [(True, {"tree:0", "tree:1", "tree:2"}), (False, set())])
 def test_it_stands_beside_configured_spaces(mirror: bool, extra: set[str]) -> None:
     spaces: list[dict[str, object]] = [{"id": "all", "name": "All", "groups": [{"externalId": ""}]}]
