@@ -94,9 +94,14 @@ def ldap_source_of(source: sources.LdapSource) -> LdapSource:
 
 
 def _rules_of(attributes: sources.LdifAttributes) -> Rules:
-    enabled = attributes.enabled if isinstance(attributes, sources.LdapAttributes) else None
+    more = attributes if isinstance(attributes, sources.LdapAttributes) else None
     return Rules.of(
-        uid=attributes.uid, name=attributes.name, mail=attributes.mail, id=attributes.id, enabled=enabled
+        uid=attributes.uid,
+        name=attributes.name,
+        mail=attributes.mail,
+        id=attributes.id,
+        enabled=more.enabled if more else None,
+        avatar=more.avatar if more else None,
     )
 
 

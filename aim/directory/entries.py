@@ -47,6 +47,8 @@ class Rules:
     """Looked at before entryUUID, objectGUID, nsUniqueId and ipaUniqueID."""
     enabled: tuple[str, ...] = ()
     """Say whether an account is enabled, beside what each kind of server has for it."""
+    avatar: tuple[str, ...] = ()
+    """Hold a picture (jpegPhoto, thumbnailPhoto)."""
 
     @classmethod
     def of(
@@ -57,6 +59,7 @@ class Rules:
         mail: str | Iterable[str] | None = None,
         id: str | Iterable[str] | None = None,  # noqa: A002 - the word the configuration uses
         enabled: str | Iterable[str] | None = None,
+        avatar: str | Iterable[str] | None = None,
     ) -> Rules:
         """Rules from a configuration: one name or several each, in any case; None for the default."""
         default = cls()
@@ -66,13 +69,25 @@ class Rules:
             default.mail if mail is None else _names(mail),
             default.id if id is None else _names(id),
             default.enabled if enabled is None else _names(enabled),
+            default.avatar if avatar is None else _names(avatar),
         )
 
     @property
     def attributes(self) -> tuple[str, ...]:
         """All attributes that flattening looks at: a reader need not ask for more. Sorted."""
         return tuple(
-            sorted({*_ALWAYS_READ, *_STABLE_IDS, *self.uid, *self.name, *self.mail, *self.id, *self.enabled})
+            sorted(
+                {
+                    *_ALWAYS_READ,
+                    *_STABLE_IDS,
+                    *self.uid,
+                    *self.name,
+                    *self.mail,
+                    *self.id,
+                    *self.enabled,
+                    *self.avatar,
+                }
+            )
         )
 
 

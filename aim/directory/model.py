@@ -47,6 +47,9 @@ class User:
     """As the server spells it; None where the source has no DNs."""
     weak_id: bool = False
     """True if `id` is only a DN: such an id never leads to a lock or an erasure."""
+    avatar: str | None = None
+    """SHA-256 of their picture in hex, if the configuration names an attribute for it: tells when it changes.
+    The picture itself is not kept."""
 
 
 class GroupKind(StrEnum):

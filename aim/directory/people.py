@@ -6,6 +6,7 @@ others a problem and what is needed to leave them alone: their ids and, where pe
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,16 @@ def is_active(attributes: Attributes, enabled: Iterable[str] = ()) -> bool:
     )
 
 
+def _picture(attributes: Attributes, names: Iterable[str]) -> str | None:
+    """The hash of the picture in the first of these attributes that has one."""
+    for name in names:
+        pictures = [value.encode() if isinstance(value, str) else value for value in attributes.get(name, ())]
+        found = min(filter(None, pictures), default=None)
+        if found is not None:
+            return hashlib.sha256(found).hexdigest()
+    return None
+
+
 def _account_control(attributes: Attributes) -> int:
     try:
         return int(next(iter(texts(attributes, "useraccountcontrol")), "0"))
@@ -119,6 +130,7 @@ class Reader:
             active=is_active(attributes, self._rules.enabled),
             dn=dn,
             weak_id=strong is None,
+            avatar=_picture(attributes, self._rules.avatar),
         )
         others = () if len(uids) == 1 and self._rules.uid[:1] == ("uid",) else _other_uids(attributes, uids)
         self._people.append(Person(user, key, others, _primary_group(attributes)))

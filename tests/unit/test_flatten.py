@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import uuid
 from collections.abc import Mapping
@@ -278,6 +279,19 @@ def test_disabled_by_a_configured_attribute(values: Value | list[Value], active:
     # What the server itself marks counts as well.
     both = person("bob", accountEnabled="TRUE", nsAccountLock="TRUE")
     assert [user.active for user in flat(both, rules=rules).users] == [False]
+
+
+def test_a_picture_is_known_by_its_hash() -> None:
+    rules = Rules.of(avatar=["jpegPhoto", "thumbnailPhoto"])
+    assert {"jpegphoto", "thumbnailphoto"} <= set(rules.attributes)
+    ann = person("ann", thumbnailPhoto=b"\xff\xd8one", jpegPhoto=[b"\xff\xd8two", b"\xff\xd8three"])
+    bob, cid = person("bob", thumbnailPhoto=b"\xff\xd8one"), person("cid", jpegPhoto=b"")
+    found = {user.localpart: user.avatar for user in flat(ann, bob, cid, rules=rules).users}
+    # Of several pictures always the same one, whatever their order.
+    assert found["ann"] == hashlib.sha256(b"\xff\xd8three").hexdigest()
+    assert found["bob"] == hashlib.sha256(b"\xff\xd8one").hexdigest()
+    assert found["cid"] is None
+    assert flat(ann).users[0].avatar is None
 
 
 # --- user names that are no good
