@@ -45,20 +45,21 @@ _SHORT_NAMES = {
 }
 
 # Most DNs of real directories look like this: then lower case is all that is to do. Types with another
-# spelling (commonName, OIDs) must not match. The possessive quantifiers keep a near miss linear.
+# spelling (commonName, OIDs) must not match. Possessive quantifiers are on single characters only: Python 3.11.2
+# gets those on groups wrong.
 _TYPE = r"(?:[cC][nN]|[oO][uU]|[dD][cC]|[uU][iI][dD]|[oOcClL]|[sS][tT])"
-_VALUE = r"[A-Za-z0-9_.@'()/:&!$*?~|-]++(?: [A-Za-z0-9_.@'()/:&!$*?~|-]++)*+"
-_PLAIN = re.compile(rf"{_TYPE}={_VALUE}(?:,{_TYPE}={_VALUE})*+")
+_VALUE = r"[A-Za-z0-9_.@'()/:&!$*?~|-]++(?: [A-Za-z0-9_.@'()/:&!$*?~|-]++)*"
+_PLAIN = re.compile(rf"{_TYPE}={_VALUE}(?:,{_TYPE}={_VALUE})*")
 # Next most: only the leaf has an escape or a letter outside ASCII, and what it lies in is plain.
-_LEAF = re.compile(rf"""((?:[^\\,;+"]|\\.)++),({_PLAIN.pattern})""", re.DOTALL)
+_LEAF = re.compile(rf"""((?:[^\\,;+"]|\\.)+),({_PLAIN.pattern})""", re.DOTALL)
 
 _PART = re.compile(
     r"""
-    [ ]*+ (?:oid\.)?+ ([a-z][a-z0-9-]*+ | [0-9]++ (?:\.[0-9]++)*+) [ ]*+ = [ ]*+
+    [ ]*+ (?:oid\.)? ([a-z][a-z0-9-]*+ | [0-9]++ (?:\.[0-9]++)*) [ ]*+ = [ ]*+
     (?:
-        "( (?: [^"\\] | \\. )*+ )" [ ]*+         # RFC 1779: quoted
+        "( (?: [^"\\] | \\. )* )" [ ]*+         # RFC 1779: quoted
       | \# ( [0-9a-f]++ ) [ ]*+                  # BER in hex
-      | ( (?!["\#]) (?: [^\\,;+"] | \\. )*+ )   # RFC 4514
+      | ( (?!["\#]) (?: [^\\,;+"] | \\. )* )   # RFC 4514
     )
     ( [,;+] | \Z )
     """,
