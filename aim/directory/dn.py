@@ -45,8 +45,8 @@ _SHORT_NAMES = {
 }
 
 # Most DNs of real directories look like this: then lower case is all that is to do. Types with another
-# spelling (commonName, OIDs) must not match. Possessive quantifiers are on single characters only: Python 3.11.2
-# gets those on groups wrong.
+# spelling (commonName, OIDs) must not match. Possessive quantifiers are on single characters only: Python
+# 3.11.2 gets those on groups wrong.
 _TYPE = r"(?:[cC][nN]|[oO][uU]|[dD][cC]|[uU][iI][dD]|[oOcClL]|[sS][tT])"
 _VALUE = r"[A-Za-z0-9_.@'()/:&!$*?~|-]++(?: [A-Za-z0-9_.@'()/:&!$*?~|-]++)*"
 _PLAIN = re.compile(rf"{_TYPE}={_VALUE}(?:,{_TYPE}={_VALUE})*")
