@@ -18,7 +18,7 @@ def unknown_group(directory: Directory, space: str, external_id: str) -> Problem
         Severity.WARNING,
         space,
         f"no group in the directory is named {external_id!r}{hint}; until that is mended, nobody who is in "
-        "the directory is removed from this space or demoted in it",
+        "the directory is removed from this space or one above it, or demoted there",
     )
 
 
