@@ -53,12 +53,8 @@ def source_of(config: Config) -> Source:
         return LdifSource(source.path, _rules_of(source.attributes), source.name)
     if isinstance(source, sources.LdapSource):
         return ldap_source_of(source)
-    raise _not_built(source.type)
-
-
-def _not_built(source_type: str) -> ConfigError:
-    return ConfigError(
-        f"source.type {source_type} can't be read by this version yet",
+    raise ConfigError(
+        f"source.type {source.type} can't be read by this version yet",
         "use `type: ldap`, or export the directory to a file and use `type: ldif`",
     )
 
@@ -213,8 +209,7 @@ async def run_daemon(config: Config) -> None:
     logs.configure(config.logging.level, config.logging.format)
     source, metrics = config.source, Metrics()
     watched = WatchedSource(source_of(config), metrics, now)
-    if isinstance(source, sources.ScimSource):
-        raise _not_built(source.type)
+    assert not isinstance(source, sources.ScimSource), "source_of has refused it"
     # Left out, nothing listens: there is nothing else to serve yet.
     listening = (
         serve(metrics, config.listen.host, config.listen.port)
@@ -238,10 +233,12 @@ async def write_ldif(config: Config, path: Path, *, redact: bool) -> int:
 
     Raises SourceError, ConfigError for a source without entries, AimError if the file can't be written.
     """
-    source, attributes = source_of(config), getattr(config.source, "attributes", None)
-    if not isinstance(source, HasEntries) or not isinstance(attributes, sources.LdifAttributes):
+    configured, source = config.source, source_of(config)
+    if not isinstance(source, HasEntries) or not isinstance(
+        configured, sources.LdifSource | sources.LdapSource
+    ):
         raise ConfigError(f"source.type {source.type} has no entries to write", "leave --ldif out")
-    rules = _rules_of(attributes)
+    rules = _rules_of(configured.attributes)
     entries = await source.entries()
     kept = redacted(entries, rules) if redact else in_use(entries, rules)
     try:

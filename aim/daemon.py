@@ -168,7 +168,12 @@ class Daemon:
     def _tell(self, outcome: Outcome) -> None:
         """Counts and logs one outcome."""
         self._metrics.outcome(outcome)
-        _tell(outcome)
+        action = outcome.action
+        facts = {"room": action.room, "target": action.target, "reason": action.reason}
+        if outcome.status is OutcomeStatus.DONE:
+            _log.info(str(action.type), **facts)
+        else:
+            _log.warning(str(action.type), outcome=str(outcome.status), cause=outcome.message, **facts)
 
     def _is_due(self, fingerprint: tuple[str, int]) -> bool:
         return (
@@ -177,12 +182,3 @@ class Daemon:
             or self._last_cycle is None
             or self._now() - self._last_cycle >= self._pace.full
         )
-
-
-def _tell(outcome: Outcome) -> None:
-    action = outcome.action
-    facts = {"room": action.room, "target": action.target, "reason": action.reason}
-    if outcome.status is OutcomeStatus.DONE:
-        _log.info(str(action.type), **facts)
-    else:
-        _log.warning(str(action.type), outcome=str(outcome.status), cause=outcome.message, **facts)

@@ -5,7 +5,6 @@ everything about the way there on standard error. No colour where there is no te
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
@@ -95,10 +94,7 @@ def directory(found: Directory) -> RenderableType:
     nested = {branch.group for branch in found.tree}
     if found.tree:
         units = tree.add(Text(f"{len(found.tree)} units and domains", style="bold"), guide_style="dim")
-        below: dict[str | None, list[Branch]] = defaultdict(list)
-        for branch in sorted(found.tree, key=lambda branch: found.groups[branch.group].id):
-            below[branch.parent].append(branch)
-        _add_branches(units, found, below, None)
+        _add_branches(units, found, found.branches(), None)
     others = [group for position, group in enumerate(found.groups) if position not in nested]
     groups = tree.add(Text(f"{len(others)} groups", style="bold"), guide_style="dim")
     for group in others:
@@ -118,8 +114,8 @@ def directory(found: Directory) -> RenderableType:
 def _add_branches(
     tree: Tree, found: Directory, below: Mapping[str | None, Sequence[Branch]], parent: str | None
 ) -> None:
-    """The units below `parent`, each with those below it."""
-    for branch in below.get(parent, ()):
+    """The units below `parent`, each with those below it, by DN."""
+    for branch in sorted(below.get(parent, ()), key=lambda branch: found.groups[branch.group].id):
         line = _container(found.roster, found.groups[branch.group])
         _add_branches(tree.add(line, guide_style="dim"), found, below, branch.id)
 

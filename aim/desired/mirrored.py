@@ -5,7 +5,6 @@ A space's id is made of the unit's stable id: a unit that is renamed or moved ke
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from aim.config.spaces import GroupConfig, SpaceConfig
@@ -17,10 +16,7 @@ PREFIX = "tree:"
 
 def mirrored_spaces(directory: Directory) -> tuple[SpaceConfig, ...]:
     """The spaces at the top, each with its subspaces."""
-    below: dict[str | None, list[Branch]] = defaultdict(list)
-    for branch in directory.tree:
-        below[branch.parent].append(branch)
-    return _spaces(directory, below, None)
+    return _spaces(directory, directory.branches(), None)
 
 
 def _spaces(

@@ -59,13 +59,6 @@ class DesiredRoom:
         """Person → level, other than the default 0."""
         return {person: level for level, people in self.levels.items() for person in people}
 
-    def level_of(self, person: int) -> int:
-        """The level that the directory gives this person here."""
-        for level, people in self.levels.items():
-            if person in people:
-                return level
-        return 0
-
 
 @dataclass(frozen=True, slots=True)
 class Desired:

@@ -159,7 +159,7 @@ def _tree(containers: Sequence[Container]) -> tuple[Branch, ...]:
             next((ids[key] for key in dn.ancestors(container.key) if key in ids), None),
         )
         for position, container in enumerate(containers)
-        if container.key in ids and container.kind is not GroupKind.GROUP
+        if container.key in ids
     ]
     return tuple(sorted(branches, key=lambda branch: (branch.id, branch.group)))
 

@@ -6,7 +6,8 @@ how a localpart looks. A Directory is complete by definition: a read that was no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -115,6 +116,13 @@ class Directory:
 
     tree: tuple[Branch, ...] = ()
     """The units and domains as they are nested, sorted by id. Empty where the source has no tree."""
+
+    def branches(self) -> Mapping[str | None, Sequence[Branch]]:
+        """Id of a unit → those right below it; None → those at the top."""
+        below: dict[str | None, list[Branch]] = defaultdict(list)
+        for branch in self.tree:
+            below[branch.parent].append(branch)
+        return below
 
     def find(self, external_id: str) -> tuple[Group, ...]:
         """The groups that `external_id` names: none, one, or all those that share the name."""

@@ -12,12 +12,12 @@ from enum import StrEnum
 
 from mautrix.api import Path, SynapseAdminPath
 
-from aim.errors import HomeserverError, HomeserverRefused
+from aim.errors import AimError, HomeserverError, HomeserverRefused
 from aim.matrix import mxid
 from aim.matrix.accounts import AccountsWay
 from aim.matrix.client import Connect, Homeserver, accounts, open_getter
 from aim.matrix.parse import mapping, strings
-from aim.matrix.refusals import one_line
+from aim.matrix.refusals import one_line, somebody_else
 from aim.matrix.rooms import RoomVersions
 from aim.matrix.transport import ReadTransport, Retries
 
@@ -113,12 +113,7 @@ async def _as_token(homeserver: Homeserver, transport: ReadTransport) -> Finding
         return _failed("as_token", error)
     user = one_line(str(answer.get("user_id")))
     if user != homeserver.bot:
-        return Finding(
-            "as_token",
-            Verdict.FAIL,
-            f"the as_token belongs to {user}, the configuration says {homeserver.bot}",
-            "take homeserver.server_name and appservice.sender_localpart from the homeserver's configuration",
-        )
+        return _failed("as_token", somebody_else(user, homeserver.bot))
     return Finding("as_token", Verdict.OK, f"accepted, we are {user}")
 
 
@@ -205,5 +200,5 @@ async def _room_versions(transport: ReadTransport, wanted: Collection[str]) -> F
     return Finding(name, Verdict.OK, f"new rooms get version {one_line(default) or 'unknown'}")
 
 
-def _failed(name: str, error: HomeserverError) -> Finding:
+def _failed(name: str, error: AimError) -> Finding:
     return Finding(name, Verdict.FAIL, error.message, error.remedy)

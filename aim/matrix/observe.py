@@ -10,12 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from mautrix.api import Path
 
 from aim.directory.roster import NOBODY, People, Roster
-from aim.errors import ConfigError
 from aim.matrix import parse
 from aim.matrix.accounts import Accounts, AccountsWay
 from aim.matrix.parallel import Progress, each
 from aim.matrix.parse import Home, mapping
-from aim.matrix.refusals import one_line
+from aim.matrix.refusals import one_line, somebody_else
 from aim.matrix.rooms import RoomVersions, joined
 from aim.matrix.transport import PARALLELISM, ReadTransport
 from aim.world.rooms import MARKER_VERSION, Observed, Room
@@ -74,11 +73,7 @@ class Reader:
         answer = mapping(await self._transport.get(Path.v3.account.whoami))
         user = one_line(str(answer.get("user_id")))
         if user != self._home.bot:
-            raise ConfigError(
-                f"the as_token belongs to {user}, the configuration says {self._home.bot}",
-                "take homeserver.server_name and appservice.sender_localpart from the homeserver's "
-                "configuration",
-            )
+            raise somebody_else(user, self._home.bot)
 
     async def accounts_way(self) -> AccountsWay:
         """How accounts are found, for `aim check`. Raises HomeserverError."""

@@ -116,16 +116,22 @@ def power_levels(content: Content, home: Home, roster: Roster) -> PowerLevels:
         number = level(value)
         if number is None:
             continue
-        parts = mxid.split(user)
-        if parts is not None and parts[1] == home.server_name and user != home.bot:
-            people[roster.number(parts[0])] = number
-        else:
+        localpart = _person(user, home)
+        if localpart is None:
             foreign[user] = number
+        else:
+            people[roster.number(localpart)] = number
     base = {key: value for key, value in content.items() if key != "users"}
     default = level(base.pop("users_default", None))
     if default is not None:
         base["users_default"] = default
     return PowerLevels(people, foreign, base)
+
+
+def _person(user: str, home: Home) -> str | None:
+    """The localpart of a user of our homeserver; None for anybody else, and for the bot."""
+    parts = mxid.split(user)
+    return parts[0] if parts is not None and parts[1] == home.server_name and user != home.bot else None
 
 
 def _events(events: object) -> Iterator[Content]:
@@ -166,11 +172,9 @@ def _left(events: object, home: Home, roster: Roster) -> dict[int, int]:
         user, sent = event.get("state_key"), event.get("origin_server_ts")
         if event.get("type") != "m.room.member" or not isinstance(user, str) or event.get("sender") != user:
             continue
-        parts = mxid.split(user)
-        if parts is None or parts[1] != home.server_name or user == home.bot:
-            continue
-        if mapping(event.get("content")).get("membership") == "leave":
-            left[roster.number(parts[0])] = sent if isinstance(sent, int) else 0
+        localpart = _person(user, home)
+        if localpart is not None and mapping(event.get("content")).get("membership") == "leave":
+            left[roster.number(localpart)] = sent if isinstance(sent, int) else 0
     return left
 
 

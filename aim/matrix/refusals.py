@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from mautrix.errors import MatrixRequestError
 
-from aim.errors import HomeserverRefused, HomeserverUnavailable
+from aim.errors import ConfigError, HomeserverRefused, HomeserverUnavailable
 
 _LONGEST = 300
 
@@ -95,6 +95,14 @@ def _remedy(answer: AnswerError) -> str:
     if answer.code is None:
         return _REMEDIES["M_TOO_LARGE"] if answer.http_status == 413 else _NOT_MATRIX
     return _REMEDIES.get(answer.code, "")
+
+
+def somebody_else(user: str, bot: str) -> ConfigError:
+    """The error for an as_token that belongs to `user`, where the configuration says that we are `bot`."""
+    return ConfigError(
+        f"the as_token belongs to {user}, the configuration says {bot}",
+        "take homeserver.server_name and appservice.sender_localpart from the homeserver's configuration",
+    )
 
 
 def unavailable(message: str, remedy: str, *, maybe_done: bool = False) -> HomeserverUnavailable:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from aim.desired.levels import base_levels
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem
-from aim.directory.roster import People, union
+from aim.directory.roster import People
 from aim.planner.actions import (
     AddChild,
     AnyAction,
@@ -33,6 +33,8 @@ from aim.planner.world import World
 from aim.world.rooms import Room
 
 POWER_LEVELS = "m.room.power_levels"
+SUGGESTED = "suggested"
+"""The one recorded property that is not state of the room itself, but of its parent."""
 ASK_AGAIN_MS = 24 * 3600 * 1000
 """Who left a space by their own wish is asked again after a day; in rooms their wish stands."""
 
@@ -219,15 +221,15 @@ class _Comparison:
                 )
 
     def _levels(self, desired: DesiredRoom, observed: Room, scope: People | None) -> Iterator[AnyAction]:
-        holders = observed.power_levels.people
-        if holders == desired.levels_by_person():
+        holders, wanted = observed.power_levels.people, desired.levels_by_person()
+        if holders == wanted:
             return
-        concerned = People(holders) | union(desired.levels.values())
+        concerned = People(holders) | People(wanted)
         if scope is not None:
             concerned &= scope
         for person in concerned - self._world.desired.hands_off:
             # Who is not named has 0: another default is put back by the same write (see _state).
-            was, level = holders.get(person, 0), desired.level_of(person)
+            was, level = holders.get(person, 0), wanted.get(person, 0)
             if was == level or ((level > was or person not in holders) and self._is_pending(person)):
                 continue
             mxid = self._world.mxid(person)
@@ -366,7 +368,7 @@ def _suggestion_changed(world: World, child: DesiredRoom) -> bool:
     return (
         recorded is not None
         and recorded.properties is not None
-        and recorded.properties.get("suggested") != child.suggested
+        and recorded.properties.get(SUGGESTED) != child.suggested
     )
 
 

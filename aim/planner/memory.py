@@ -13,13 +13,10 @@ from datetime import datetime
 from aim.desired.rooms import DesiredRoom
 from aim.directory.roster import NOBODY
 from aim.planner.actions import AddChild, SetRoomState
-from aim.planner.diff import applied_properties
+from aim.planner.diff import SUGGESTED, applied_properties
 from aim.planner.plan import Plan
 from aim.planner.world import World
 from aim.world.recorded import RecordedRoom, Seen
-
-SUGGESTED = "suggested"
-"""The one property that is not state of the room itself, but of its parent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ first; then the room is looked for by its marker until it is found or can't be u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 
 from aim.errors import HomeserverError, HomeserverUnavailable
 from aim.planner.actions import CreateRoom, CreateSpace
@@ -49,7 +48,8 @@ async def create(
         return await tools.writer.create_room(room), True
     except HomeserverUnavailable as error:
         if not error.maybe_done:
-            await _give_up(action.room, tools)
+            # Nothing is under way: the next cycle has nothing to wait for.
+            await tools.recorder.close_intents([action.room])
             raise
         # The request may still be under way.
         found = await look_for(action.room, job.rooms.known(), tools, tools.settle)
@@ -59,14 +59,9 @@ async def create(
         # An invite that is refused leaves the room behind, without the invites that would have followed.
         found = await look_for(action.room, job.rooms.known(), tools, 0)
         if found is None:
-            await _give_up(action.room, tools)
+            await tools.recorder.close_intents([action.room])
             raise
     return found, False
-
-
-async def _give_up(key: str, tools: Tools) -> None:
-    """Nothing is under way: dates the intent back, so that the next cycle looks once and does not wait."""
-    await tools.recorder.intend_room(key, tools.now() - timedelta(seconds=tools.settle))
 
 
 async def complete(

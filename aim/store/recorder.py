@@ -74,7 +74,7 @@ class RecorderStore(RecordedStore):
         properties = None if room.properties is None else json.dumps(dict(room.properties))
         async with self._session.transaction() as connection:
             await connection.execute(QUERIES["record_room"], room.key, room.room_id, properties, now)
-            await connection.execute(QUERIES["close_intent"], room.key)
+            await connection.execute(QUERIES["close_intents"], [room.key])
 
     async def record_done(self, done: Done) -> None:
         async with self._session.transaction() as connection:

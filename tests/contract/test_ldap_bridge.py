@@ -20,7 +20,8 @@ from aim.directory.describe import to_json
 from aim.directory.entries import Rules
 from aim.directory.model import Directory, GroupKind
 from aim.directory.roster import Roster
-from aim.errors import SourceError, SourceInvalid, SourceUnavailable
+from aim.errors import SourceInvalid, SourceUnavailable
+from tests.contract.ldap import members, of_samba, of_slapd, read, refused
 from tests.servers import samba as ad
 from tests.servers.certificates import Certificate, Certificates
 from tests.servers.hostile import BASE as STAND_IN_BASE
@@ -28,46 +29,9 @@ from tests.servers.hostile import READER as STAND_IN_READER
 from tests.servers.hostile import Manners, NewStandIn, organisation
 from tests.servers.process import free_port
 from tests.servers.samba import NewSamba, Samba
-from tests.servers.slapd import OUTSIDER, PASSWORD, READER, SEARCHER, SUFFIX, NewSlapd, Settings, Slapd
+from tests.servers.slapd import OUTSIDER, READER, SEARCHER, SUFFIX, NewSlapd, Settings, Slapd
 
 PEOPLE = f"ou=people,{SUFFIX}"
-
-
-def of_slapd(slapd: Slapd, **changed: Any) -> LdapSettings:
-    settings = LdapSettings(
-        uris=(slapd.uri,),
-        base=SUFFIX,
-        bind_dn=READER,
-        bind_password=PASSWORD,
-        connect_timeout=5,
-        read_timeout=20,
-    )
-    return replace(settings, **changed)
-
-
-def of_samba(samba: Samba, **changed: Any) -> LdapSettings:
-    settings = LdapSettings(
-        uris=(samba.uri,), base=ad.EMPLOYEES, bind_dn=ad.READER, bind_password=ad.PASSWORD, read_timeout=20
-    )
-    return replace(settings, **changed)
-
-
-async def read(settings: LdapSettings) -> Directory:
-    return await LdapSource(settings).read(Roster())
-
-
-async def refused(settings: LdapSettings) -> SourceError:
-    with pytest.raises(SourceError) as caught:
-        await read(settings)
-    error = caught.value
-    assert error.remedy
-    assert "\n" not in error.message + error.remedy
-    return error
-
-
-def members(directory: Directory, external_id: str) -> list[str]:
-    (group,) = directory.find(external_id)
-    return directory.roster.localparts(group.members)
 
 
 def localparts(directory: Directory) -> Sequence[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 
@@ -19,6 +18,7 @@ from aim.bridges.ldap.sweep import Sweep
 from aim.bridges.ldap.syncrepl import Syncrepl
 from aim.bridges.ldap.usn import Usn
 from aim.errors import SourceInvalid, SourceUnavailable
+from tests.contract.ldap import of_samba, of_slapd
 from tests.servers import samba as ad
 from tests.servers.answers import Entry
 from tests.servers.editing import Editor
@@ -27,7 +27,7 @@ from tests.servers.hostile import READER as STAND_IN_READER
 from tests.servers.hostile import Manners, NewStandIn, StandIn, organisation
 from tests.servers.process import free_port
 from tests.servers.samba import NewSamba, Samba
-from tests.servers.slapd import PASSWORD, READER, SUFFIX, NewSlapd, Settings, Slapd
+from tests.servers.slapd import SUFFIX, NewSlapd, Settings, Slapd
 
 PEOPLE = f"ou=people,{SUFFIX}"
 
@@ -45,18 +45,6 @@ class Place:
         token = await self.source.fingerprint()
         assert token.startswith(self.method)
         return token
-
-
-def of_slapd(slapd: Slapd, **changed: Any) -> LdapSettings:
-    settings = LdapSettings(uris=(slapd.uri,), base=SUFFIX, bind_dn=READER, bind_password=PASSWORD)
-    return replace(settings, **changed)
-
-
-def of_samba(samba: Samba, **changed: Any) -> LdapSettings:
-    settings = LdapSettings(
-        uris=(samba.uri,), base=ad.EMPLOYEES, bind_dn=ad.READER, bind_password=ad.PASSWORD
-    )
-    return replace(settings, **changed)
 
 
 OPENLDAP_NAMES = {

@@ -19,9 +19,9 @@ from aim.bridges.ldap.search import CLASSES, Tree
 from aim.bridges.ldap.settings import LdapSettings
 from aim.directory import kinds
 from aim.directory.entries import Rules
-from aim.directory.model import Directory
 from aim.directory.roster import Roster
-from aim.errors import SourceError, SourceInvalid, SourceUnavailable
+from aim.errors import SourceInvalid, SourceUnavailable
+from tests.contract.ldap import members, of_samba, of_slapd, read, refused
 from tests.servers import ldap_messages as ldap
 from tests.servers import samba as ad
 from tests.servers.answers import (
@@ -54,8 +54,7 @@ from tests.servers.hostile import (
 )
 from tests.servers.malformed import MALFORMED, UNUSUAL
 from tests.servers.samba import NewSamba, Samba
-from tests.servers.slapd import PASSWORD, SUFFIX, NewSlapd, Settings, Slapd
-from tests.servers.slapd import READER as SLAPD_READER
+from tests.servers.slapd import SUFFIX, NewSlapd, Settings, Slapd
 
 
 def of_stand_in(stand_in: StandIn, **changed: Any) -> LdapSettings:
@@ -63,36 +62,6 @@ def of_stand_in(stand_in: StandIn, **changed: Any) -> LdapSettings:
         uris=(stand_in.uri,), base=BASE, bind_dn=READER, bind_password="password", read_timeout=10
     )
     return replace(settings, **changed)
-
-
-def of_slapd(slapd: Slapd, **changed: Any) -> LdapSettings:
-    settings = LdapSettings(uris=(slapd.uri,), base=SUFFIX, bind_dn=SLAPD_READER, bind_password=PASSWORD)
-    return replace(settings, **changed)
-
-
-def of_samba(samba: Samba, **changed: Any) -> LdapSettings:
-    settings = LdapSettings(
-        uris=(samba.uri,), base=ad.EMPLOYEES, bind_dn=ad.READER, bind_password=ad.PASSWORD
-    )
-    return replace(settings, **changed)
-
-
-async def read(settings: LdapSettings) -> Directory:
-    return await LdapSource(settings).read(Roster())
-
-
-async def refused(settings: LdapSettings) -> SourceError:
-    with pytest.raises(SourceError) as caught:
-        await read(settings)
-    error = caught.value
-    assert error.remedy
-    assert "\n" not in error.message + error.remedy
-    return error
-
-
-def members(directory: Directory, external_id: str) -> list[str]:
-    (found,) = directory.find(external_id)
-    return directory.roster.localparts(found.members)
 
 
 # -- limits and results --------------------------------------------------------------------------------------

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
-import secrets
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aim.demo import homeserver
 
 
 class ServerFailed(Exception):
@@ -90,6 +94,46 @@ class ServerProcess:
         self._process = None
 
 
+class Running(ABC):
+    """A server that starts and stops as often as you like, and is a context manager. Needs `_process`."""
+
+    _process: ServerProcess
+
+    @property
+    @abstractmethod
+    def _addresses(self) -> Sequence[tuple[str, int]]:
+        """Where it listens."""
+
+    @property
+    def pid(self) -> int | None:
+        """None while it does not run."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns when it answers. Raises ServerFailed."""
+        self._process.start(self._addresses)
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def kill(self) -> None:
+        """In the middle of whatever it does."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
 def accepts(host: str, port: int) -> bool:
     """True if somebody listens there."""
     with socket.socket() as probe:
@@ -101,13 +145,12 @@ _given: set[int] = set()
 """Ports that were handed out: whoever has one may not listen on it yet."""
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on or was given before, out of the range of outgoing connections."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        if port not in _given and can_listen(host, port):
-            _given.add(port)
-            return port
+def free_port() -> int:
+    """A port as the demo chooses one, and that was not given to anybody before."""
+    while (port := homeserver.free_port()) in _given:
+        pass
+    _given.add(port)
+    return port
 
 
 def can_listen(host: str, port: int) -> bool:

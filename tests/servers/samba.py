@@ -25,14 +25,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import pytest
 
 from tests.servers.certificates import Certificate, Certificates
 from tests.servers.editing import Editor, Values
-from tests.servers.process import ServerFailed, ServerProcess, can_listen
+from tests.servers.process import Running, ServerFailed, ServerProcess, can_listen
 
 REALM, DOMAIN, HOST_NAME = "ELEMENT.TEST", "ELEMENT", "dc1"
 BASE = "DC=element,DC=test"
@@ -50,7 +49,7 @@ GLOBAL_GROUP, SECURITY_GROUP = 0x2, -0x80000000
 _LEFT_BY_A_RUN = shutil.ignore_patterns("ldapi", "msg.*", "run")
 
 
-class Samba(Editor):
+class Samba(Running, Editor):
     """One domain controller below `directory`, a copy of the domain in `template`.
 
     Keeps its entries and its address.
@@ -99,23 +98,8 @@ class Samba(Editor):
         return ADMIN_PASSWORD
 
     @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    def start(self) -> None:
-        """Returns when it answers. Raises ServerFailed."""
-        self._process.start([(self.address, port) for port in (389, 636)])
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def kill(self) -> None:
-        """In the middle of whatever it does."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
+    def _addresses(self) -> Sequence[tuple[str, int]]:
+        return [(self.address, port) for port in (389, 636)]
 
     def add_ou(self, name: str, parent: str = BASE) -> str:
         """A new organisational unit. Gives its DN, as do the other methods that add something."""
@@ -189,15 +173,6 @@ class Samba(Editor):
         database = f"-H{self.directory}/private/sam.ldb"
         ace = f"--sddl=(D;CI;{rights};;;{sid})"
         _samba_tool("dsacl", "set", f"--objectdn={dn}", ace, database, f"-s{self._config}")
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _sid(data: bytes) -> str:

@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import pytest
 
 from tests.servers.certificates import Certificate, Certificates
 from tests.servers.editing import Editor
-from tests.servers.process import ServerFailed, ServerProcess, free_port
+from tests.servers.process import Running, ServerFailed, ServerProcess, free_port
 
 SUFFIX = "dc=example,dc=com"
 STANDARD = Path(__file__).with_name("standard.ldif")
@@ -73,7 +72,7 @@ class Settings:
     """How large the database may get; takes no more room than it needs."""
 
 
-class Slapd(Editor):
+class Slapd(Running, Editor):
     """One server below `directory`: starts and stops as often as you like; keeps its entries and ports."""
 
     def __init__(self, directory: Path, certificates: Certificates, settings: Settings | None = None) -> None:
@@ -117,37 +116,13 @@ class Slapd(Editor):
         return PASSWORD
 
     @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    def start(self) -> None:
-        """Returns when it answers. Raises ServerFailed."""
-        self._process.start([(_HOST, self.port), (_HOST, self.tls_port)])
-
-    def stop(self) -> None:
-        self._process.stop()
-
-    def kill(self) -> None:
-        """In the middle of whatever it does."""
-        self._process.kill()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
+    def _addresses(self) -> Sequence[tuple[str, int]]:
+        return [(_HOST, self.port), (_HOST, self.tls_port)]
 
     def load(self, ldif: Path) -> None:
         """Adds an LDIF file's entries: 15,000 a second. Only while it doesn't run. Raises ServerFailed."""
         assert self.pid is None, "stop it first"
         self._load(ldif, self.suffix)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _prepare(self) -> None:
         # Debian's AppArmor profile keeps /usr/sbin/slapd, by its path, to the machine's own directory.

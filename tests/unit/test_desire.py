@@ -38,11 +38,9 @@ def who(room: DesiredRoom, directory: Directory = DIRECTORY) -> list[str]:
 
 def levels(room: DesiredRoom, directory: Directory = DIRECTORY) -> dict[str, int]:
     """Localpart → level, of who has another level than 0."""
-    return {
-        name: level
-        for name in directory.roster.localparts(room.members)
-        if (level := room.level_of(directory.roster.number(name)))
-    }
+    found = {directory.roster.localpart(person): level for person, level in room.levels_by_person().items()}
+    assert found.keys() <= set(directory.roster.localparts(room.members))
+    return found
 
 
 # -- space mapping, by the examples of the documentation ------------------------------------------

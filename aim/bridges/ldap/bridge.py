@@ -16,7 +16,7 @@ from aim.bridges.ldap.changes import Watcher
 from aim.bridges.ldap.channel import Line
 from aim.bridges.ldap.connect import connected
 from aim.bridges.ldap.describe import Description, describe
-from aim.bridges.ldap.search import Tree, refuse_empty
+from aim.bridges.ldap.search import everything
 from aim.bridges.ldap.settings import LdapSettings
 from aim.directory.entries import Entry
 from aim.directory.flatten import Enrolled, assemble
@@ -64,19 +64,12 @@ class LdapSource:
         return await self._worker(lambda line: describe(self._settings, line))
 
     def _entries(self, line: Line) -> list[Entry]:
-        settings = self._settings
-        with connected(settings, line) as link:
-            return list(Tree(link.channel, settings, settings.rules.attributes).entries())
+        with connected(self._settings, line) as link:
+            return list(everything(link.channel, self._settings))
 
     def _gather(self, line: Line) -> Gathered:
-        settings = self._settings
-        with connected(settings, line) as link:
-            gathered = gather(
-                Tree(link.channel, settings, settings.rules.attributes).entries(), settings.rules
-            )
-            if not gathered.read:
-                refuse_empty(link.channel, settings)
-            return gathered
+        with connected(self._settings, line) as link:
+            return gather(everything(link.channel, self._settings), self._settings.rules)
 
     def _assemble(self, gathered: Gathered, enrolled: Enrolled, roster: Roster) -> Directory:
         directory = assemble(gathered, enrolled, roster, source=self.type, name=self._settings.name)

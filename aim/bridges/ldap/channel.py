@@ -25,7 +25,7 @@ from aim.errors import SourceInvalid, SourceUnavailable
 _CHUNK = 256 * 1024
 _DISCONNECTION = "1.3.6.1.4.1.1466.20036"
 _FINAL = {ber.BIND_RESPONSE, ber.SEARCH_DONE, ber.EXTENDED_RESPONSE}
-_EVERYTHING = "(objectClass=*)"
+EVERYTHING = "(objectClass=*)"
 
 
 class Line:
@@ -135,10 +135,8 @@ class Channel:
 
     def result(self, piece: Piece) -> ber.Result:
         """The result that a final message carries."""
-        try:
+        with faults.decoding(self.uri):
             result = ber.result(piece.buffer, piece.message.start, piece.message.end)
-        except ber.Malformed as error:
-            raise faults.malformed(self.uri, str(error)) from error
         return result._replace(
             message=self.discreet(result.message),
             matched_dn=self.discreet(result.matched_dn),
@@ -147,10 +145,8 @@ class Channel:
 
     def controls(self, piece: Piece) -> dict[str, bytes]:
         """The controls of a message."""
-        try:
+        with faults.decoding(self.uri):
             return ber.controls(piece.buffer, piece.message.end, piece.message.stop)
-        except ber.Malformed as error:
-            raise faults.malformed(self.uri, str(error)) from error
 
     def discreet(self, said: str) -> str:
         """What a server says, without our password."""
@@ -168,7 +164,7 @@ class Channel:
         base: str,
         attributes: Sequence[str],
         *,
-        search_filter: str = _EVERYTHING,
+        search_filter: str = EVERYTHING,
         scope: str = BASE,
         controls: Sequence[Any] = (),
         limit: int = 0,
@@ -185,23 +181,19 @@ class Channel:
 
     def entry(self, piece: Piece, names: ber.Names) -> Entry:
         """The entry that a message carries."""
-        try:
+        with faults.decoding(self.uri):
             return ber.entry(piece.buffer, piece.message.start, piece.message.end, names)
-        except ber.Malformed as error:
-            raise faults.malformed(self.uri, str(error)) from error
 
     # -- receiving ---------------------------------------------------------------------------------------
 
     def _next(self, last: float) -> Piece:
-        try:
+        with faults.decoding(self.uri):
             while True:
                 message = ber.message(self._buffer, self._place)
                 if message is not None:
                     self._place = message.stop
                     return Piece(self._buffer, message)
                 self._receive(ber.missing(self._buffer, self._place), last)
-        except ber.Malformed as error:
-            raise faults.malformed(self.uri, str(error)) from error
 
     def _cut(self, why: str) -> SourceUnavailable:
         return faults.cut(self.uri, why, is_new=self.is_new)
@@ -234,10 +226,8 @@ class Channel:
     def _notice(self, piece: Piece) -> None:
         """The only thing a server says unasked: that it closes the connection, and why (RFC 4511, 4.4.1)."""
         result = self.result(piece)
-        try:
+        with faults.decoding(self.uri):
             name, _ = ber.named(piece.buffer, result.rest, piece.message.end, 0x8A)
-        except ber.Malformed as error:
-            raise faults.malformed(self.uri, str(error)) from error
         if name == _DISCONNECTION:
             raise self._cut(result.message or f"result {result.code}")
 

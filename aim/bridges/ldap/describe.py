@@ -16,7 +16,7 @@ from aim.bridges.ldap import ber, faults
 from aim.bridges.ldap.changes import find
 from aim.bridges.ldap.channel import Channel, Line
 from aim.bridges.ldap.connect import Link, connected
-from aim.bridges.ldap.search import Tree, refuse_empty
+from aim.bridges.ldap.search import everything
 from aim.bridges.ldap.settings import LdapSettings
 from aim.bridges.ldap.tls import TlsFacts
 from aim.directory.entries import Attributes, Rules, candidates, stable_id
@@ -99,10 +99,8 @@ def _who(channel: Channel) -> str:
     result = channel.result(piece)
     if result.code != faults.SUCCESS:
         return ""
-    try:
+    with faults.decoding(channel.uri):
         _, value = ber.named(piece.buffer, result.rest, piece.message.end, 0x8A)
-    except ber.Malformed as error:
-        raise faults.malformed(channel.uri, str(error)) from error
     said = faults.told(channel.discreet((value or b"").decode("utf-8", "replace")))
     return said.removeprefix("dn:").removeprefix("u:") or "anonymous"
 
@@ -111,7 +109,7 @@ def _count(found: Description, link: Link, settings: LdapSettings) -> None:
     rules = settings.rules
     containers: Counter[GroupKind] = Counter()
     empty = Counter(dict.fromkeys(_purposes(rules), 0))
-    for entry in Tree(link.channel, settings, rules.attributes).entries():
+    for entry in everything(link.channel, settings):
         found.entries += 1
         attributes = entry.attributes
         kind = kind_of(tuple(attributes.get("objectclass", ())))
@@ -121,8 +119,6 @@ def _count(found: Description, link: Link, settings: LdapSettings) -> None:
             found.users += 1
             empty.update(_empty(attributes, rules))
     found.containers, found.empty = containers, empty
-    if not found.entries:
-        refuse_empty(link.channel, settings)
 
 
 def _purposes(rules: Rules) -> list[str]:

@@ -12,7 +12,7 @@ from ldap3 import SUBTREE
 from ldap3.protocol.microsoft import dir_sync_control
 
 from aim.bridges.ldap import ber, faults
-from aim.bridges.ldap.channel import Answer
+from aim.bridges.ldap.channel import EVERYTHING, Answer
 from aim.bridges.ldap.connect import Link
 from aim.bridges.ldap.search import filtered_by
 from aim.bridges.ldap.settings import LdapSettings
@@ -22,7 +22,6 @@ _ALSO = ("name", "isDeleted")
 """What changes when an entry is renamed, moved or deleted."""
 
 _NOTHING = "(!(objectClass=*))"
-_EVERYTHING = "(objectClass=*)"
 _MAX_BYTES = 1024 * 1024
 _MAX_ROUNDS = 100
 
@@ -55,7 +54,7 @@ class DirSync:
         """Whether something may have changed since the cookie; takes the new cookie."""
         if link.root.usn == self._usn:  # nothing at all was written
             return False
-        if self._catch_up(link, _EVERYTHING) is not False:
+        if self._catch_up(link, EVERYTHING) is not False:
             return True
         self._usn = link.root.usn
         return False
@@ -71,10 +70,8 @@ class DirSync:
             value = answer.controls.get(CONTROL)
             if value is None:
                 return None
-            try:
+            with faults.decoding(link.uri):
                 parts = ber.members(value)
-            except ber.Malformed as error:
-                raise faults.malformed(link.uri, str(error)) from error
             if [tag for tag, _ in parts] != [0x02, 0x02, 0x04]:
                 raise faults.malformed(link.uri, "the control for changes holds something else")
             self._cookie = parts[2][1]

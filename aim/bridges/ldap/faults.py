@@ -7,10 +7,11 @@ and one of remedy. SourceUnavailable: trying again may help. SourceInvalid: some
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from aim.bridges.ldap.ber import Result
+from aim.bridges.ldap.ber import Malformed, Result
 from aim.errors import SourceError, SourceInvalid, SourceUnavailable
 
 SUCCESS, REFERRAL = 0, 10
@@ -20,7 +21,7 @@ _SHOWN = 200
 """How many characters of what a server says are passed on."""
 
 _SECURE = "Use an ldaps:// uri, or set source.start_tls."
-_RIGHTS = "Give the account that source.bind_dn names the right to read everything below source.base."
+RIGHTS = "Give the account that source.bind_dn names the right to read everything below source.base."
 _LIMITS = (
     "Let the account read everything in pages (OpenLDAP: `limits dn.exact=… size.pr=unlimited"
     " size.prtotal=unlimited time=unlimited`; 389ds: nsSizeLimit, nsLookThroughLimit and nsPagedSizeLimit)."
@@ -51,7 +52,7 @@ _MEANINGS: Mapping[int, _Meaning] = {
         "the server does not let this account, or nobody at all, log in like this",
         "Set source.bind_dn and source.bind_password.",
     ),
-    50: _Meaning("the account may not do this", _RIGHTS),
+    50: _Meaning("the account may not do this", RIGHTS),
     51: _Meaning("the server is busy", _LATER, True),
     52: _Meaning("the server is not available at the moment", _LATER, True),
     53: _Meaning("the server is unwilling", "Look at the server's log."),
@@ -128,6 +129,15 @@ def malformed(uri: str, what: str) -> SourceInvalid:
         f"{uri}: what the server sent is malformed: {what}",
         "Check that source.uri names an LDAP server, and that ldap:// or ldaps:// fits its port.",
     )
+
+
+@contextmanager
+def decoding(uri: str) -> Iterator[None]:
+    """What can't be decoded inside is an error of the server at `uri`."""
+    try:
+        yield
+    except Malformed as error:
+        raise malformed(uri, str(error)) from error
 
 
 def cut(uri: str, why: str, *, is_new: bool = False) -> SourceUnavailable:

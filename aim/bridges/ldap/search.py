@@ -105,7 +105,7 @@ class Tree:
 
     def _decoded(self, runs: list[Run]) -> Iterator[Entry]:
         names = self._names
-        try:
+        with faults.decoding(self._channel.uri):
             for buffer, places in runs:
                 for start, end in places:
                     ranged = names.ranged
@@ -114,8 +114,6 @@ class Tree:
                         yield entry
                     else:
                         self._partial.append(entry.dn)
-        except ber.Malformed as error:
-            raise faults.malformed(self._channel.uri, str(error)) from error
 
     def _ignore(self, piece: Piece) -> None:
         """Messages that say nothing to us. Raises SourceInvalid if it is not one of those."""
@@ -124,10 +122,8 @@ class Tree:
             return
         if message.operation != ber.SEARCH_REFERENCE:
             raise faults.malformed(self._channel.uri, "an answer that does not belong to a search")
-        try:
+        with faults.decoding(self._channel.uri):
             ber.reference(buffer, message.start, message.end)  # what is on other servers is not ours
-        except ber.Malformed as error:
-            raise faults.malformed(self._channel.uri, str(error)) from error
 
     def _check(self, piece: Piece) -> bytes:
         """The cookie for the next page, b"" after the last. Raises if this page was not complete."""
@@ -142,10 +138,8 @@ class Tree:
                 f"{self._channel.uri}: the server gives no pages, so what it gave may be cut off",
                 faults.PAGES,
             )
-        try:
+        with faults.decoding(self._channel.uri):
             return ber.paged_cookie(value)
-        except ber.Malformed as error:
-            raise faults.malformed(self._channel.uri, str(error)) from error
 
     def _check_progress(self, pages_without: int) -> None:
         if pages_without > _EMPTY_PAGES:
@@ -191,7 +185,17 @@ class Tree:
         )
 
 
-def refuse_empty(channel: Channel, settings: LdapSettings) -> NoReturn:
+def everything(channel: Channel, settings: LdapSettings) -> Iterator[Entry]:
+    """All entries below the base, as flattening needs them. Raises as Tree does, and if there are none."""
+    is_empty = True
+    for entry in Tree(channel, settings, settings.rules.attributes).entries():
+        is_empty = False
+        yield entry
+    if is_empty:
+        _refuse_empty(channel, settings)
+
+
+def _refuse_empty(channel: Channel, settings: LdapSettings) -> NoReturn:
     """For a read that gave nothing: raises SourceInvalid with the probable reason."""
     answer = channel.ask(settings.base, NO_ATTRIBUTES)
     if answer.result.code != faults.SUCCESS:
@@ -200,7 +204,7 @@ def refuse_empty(channel: Channel, settings: LdapSettings) -> NoReturn:
     if not answer.entries:
         raise SourceInvalid(
             f"{channel.uri}: {settings.base} exists, but {who} may see nothing in it",
-            "Give the account that source.bind_dn names the right to read everything below source.base.",
+            faults.RIGHTS,
         )
     filtered = " that source.filter lets through" if settings.filter else ""
     raise SourceInvalid(

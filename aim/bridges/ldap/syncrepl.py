@@ -12,7 +12,7 @@ from ldap3 import SUBTREE
 from ldap3.protocol.controls import build_control
 
 from aim.bridges.ldap import ber, faults
-from aim.bridges.ldap.channel import Piece, search_request
+from aim.bridges.ldap.channel import EVERYTHING, Piece, search_request
 from aim.bridges.ldap.connect import Link
 from aim.bridges.ldap.search import NO_ATTRIBUTES
 from aim.bridges.ldap.settings import LdapSettings
@@ -22,9 +22,6 @@ _DONE = "1.3.6.1.4.1.4203.1.9.1.3"
 _INFO = "1.3.6.1.4.1.4203.1.9.1.4"
 
 _NOTHING = "(objectClass=1.1)"
-_EVERYTHING = "(objectClass=*)"
-"""Not the configured filter: an entry that changes so that it no longer matches would leave without a
-word."""
 
 _REFRESH_PRESENT, _ID_SET = 0xA2, 0xA3
 
@@ -54,7 +51,9 @@ class Syncrepl:
 
     def changed(self, link: Link) -> bool:
         """Whether something may have changed since the cookie; takes the new cookie."""
-        end = _Refresh(link, self._settings, _EVERYTHING, self._cookie).end()
+        # Not the configured filter: an entry that changes so that it no longer matches would leave without a
+        # word.
+        end = _Refresh(link, self._settings, EVERYTHING, self._cookie).end()
         if end is None:
             return True
         self._cookie = end.cookie or self._cookie
@@ -95,7 +94,7 @@ class _Refresh:
 
     def _tells(self, piece: Piece) -> bool:
         """Whether an intermediate message means that something changed."""
-        try:
+        with faults.decoding(self._channel.uri):
             name, value = ber.named(piece.buffer, piece.message.start, piece.message.end, 0x80)
             if name != _INFO or not value:
                 return False
@@ -104,17 +103,13 @@ class _Refresh:
             for tag, content in ber.members(value, value[0]) if value[0] == 0xA1 else ():
                 if tag == 0x04:
                     self._cookie = content
-        except ber.Malformed as error:
-            raise faults.malformed(self._channel.uri, str(error)) from error
         return False
 
     def _take_cookie(self, value: bytes) -> None:
-        try:
+        with faults.decoding(self._channel.uri):
             for tag, content in ber.members(value):
                 if tag == 0x04:
                     self._cookie = content
-        except ber.Malformed as error:
-            raise faults.malformed(self._channel.uri, str(error)) from error
 
 
 def _control(cookie: bytes | None) -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import socket
 import ssl
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,11 +124,7 @@ def _load(context: ssl.SSLContext, certificate: ClientCertificate) -> None:
         if certificate.file is not None:
             _load_file(context, certificate.file, certificate)
             return
-        # OpenSSL reads certificates from files only: a private one that is gone at once.
-        with tempfile.TemporaryDirectory(prefix="aim-") as directory:
-            file = Path(directory, "certificate.pem")
-            file.touch(mode=0o600)
-            file.write_text(certificate.pem or "")
+        with _private_file(certificate.pem or "") as file:
             _load_file(context, file, certificate)
     except (OSError, ValueError) as error:
         raise SourceInvalid(
@@ -141,11 +139,18 @@ def _load_file(context: ssl.SSLContext, file: Path, certificate: ClientCertifica
     if certificate.key is None:
         context.load_cert_chain(file, password=passphrase)
         return
-    with tempfile.TemporaryDirectory(prefix="aim-") as directory:
-        key = Path(directory, "key.pem")
-        key.touch(mode=0o600)
-        key.write_text(certificate.key)
+    with _private_file(certificate.key) as key:
         context.load_cert_chain(file, key, password=passphrase)
+
+
+@contextmanager
+def _private_file(pem: str) -> Iterator[Path]:
+    """OpenSSL reads certificates and keys from files only: one for us alone, that is gone at once."""
+    with tempfile.TemporaryDirectory(prefix="aim-") as directory:
+        file = Path(directory, "private.pem")
+        file.touch(mode=0o600)
+        file.write_text(pem)
+        yield file
 
 
 def _why(error: Exception) -> str:

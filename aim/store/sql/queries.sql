@@ -111,14 +111,11 @@ insert into aim.rooms (key, room_id, properties, created_at, updated_at) values 
 on conflict (key) do update
 set room_id = excluded.room_id, properties = excluded.properties, updated_at = excluded.updated_at;
 
--- name: close_intent
-delete from aim.room_intents where key = $1;
+-- name: close_intents
+delete from aim.room_intents where key = any($1::text[]);
 
 
 -- People ------------------------------------------------------------------------------------------------------------
-
--- name: close_intents
-delete from aim.room_intents where key = any($1::text[]);
 
 -- name: forget_seen
 delete from aim.seen where user_id = any ($1::text[]);
