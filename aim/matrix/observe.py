@@ -17,7 +17,8 @@ from aim.matrix.parse import Home, mapping
 from aim.matrix.refusals import one_line, somebody_else
 from aim.matrix.rooms import RoomVersions, joined
 from aim.matrix.transport import PARALLELISM, ReadTransport
-from aim.world.rooms import MARKER_VERSION, Observed, Room
+from aim.world.managed import sort_out
+from aim.world.rooms import Observed, Room
 
 
 class Reader:
@@ -53,15 +54,15 @@ class Reader:
             return parse.room(room_id, events, self._home, roster)
 
         found = await each(read, await joined(self._transport), self._parallelism, self._progress)
-        ours = [room for room in found if room is not None]
+        ours = [room for room in found if room is not None and room.marker is not None]
         if not ours:
             await self._require_identity()
-        rooms, duplicates = _choose([r for r in ours if r.marker.version <= MARKER_VERSION], known)
+        managed = sort_out(ours, known)
         return Observed(
-            rooms=rooms,
+            rooms=managed.rooms,
             accounts=await self._with_accounts(roster, wanted, ours),
-            duplicates=duplicates,
-            newer={room.marker.key: room.room_id for room in ours if room.marker.version > MARKER_VERSION},
+            duplicates=managed.duplicates,
+            newer=managed.newer,
             server_name=self._home.server_name,
             bot=self._home.bot,
             default_room_version=await self._versions.default(),
@@ -90,20 +91,3 @@ class Reader:
         inside = NOBODY.union(*(room.joined for room in rooms)) & roster.people(names)
         unknown = names.difference(roster.localparts(inside))
         return inside | roster.people(await self._accounts.asked(unknown))
-
-
-def _choose(
-    rooms: Sequence[Room], known: Mapping[str, str]
-) -> tuple[dict[str, Room], dict[str, tuple[str, ...]]]:
-    """Key → the room that counts, and key → ids of the others that carry the same key."""
-    by_key: dict[str, list[Room]] = {}
-    for room in rooms:
-        by_key.setdefault(room.marker.key, []).append(room)
-    chosen: dict[str, Room] = {}
-    others: dict[str, tuple[str, ...]] = {}
-    for key, same in sorted(by_key.items()):
-        same.sort(key=lambda room: (room.room_id != known.get(key), room.created_ts, room.room_id))
-        chosen[key] = same[0]
-        if len(same) > 1:
-            others[key] = tuple(sorted(room.room_id for room in same[1:]))
-    return chosen, others

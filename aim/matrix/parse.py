@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aim.directory.roster import People, Roster
 from aim.matrix import mxid
@@ -63,7 +63,22 @@ def marker(create: Content, home: Home) -> Marker | None:
     """The marker in a complete `m.room.create` event, if we ourselves sent it; perhaps of a newer version."""
     if create.get("sender") != home.bot:
         return None
-    content = mapping(mapping(create.get("content")).get(MARKER_TYPE))
+    return _marker(mapping(mapping(create.get("content")).get(MARKER_TYPE)), home)
+
+
+def taken_over_marker(event: Content, home: Home) -> Marker | None:
+    """The marker in a state event of a room that we took over, if we ourselves sent it."""
+    if event.get("sender") != home.bot or event.get("state_key") != home.bot:
+        return None
+    content = mapping(event.get("content"))
+    found = _marker(content, home)
+    creator = content.get("creator")
+    if found is None or not isinstance(creator, str):
+        return None
+    return replace(found, creator=creator, creator_level=level(content.get("creator_level")))
+
+
+def _marker(content: Content, home: Home) -> Marker | None:
     version, key = content.get("version"), content.get("key")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         return None
@@ -73,32 +88,71 @@ def marker(create: Content, home: Home) -> Marker | None:
 
 
 def room(room_id: str, events: object, home: Home, roster: Roster) -> Room | None:
-    """The room as its state events tell, or None if it does not carry our marker."""
-    create = create_event(events)
-    ours = marker(create, home)
-    if ours is None:
+    """The room as its state events tell, with or without our marker; None if its create event is missing."""
+    found = described(room_id, events, home, roster)
+    if found is None:
         return None
     state = _state(events)
     members, foreign = _members(state, home, roster)
-    content = mapping(create.get("content"))
-    version, created = content.get("room_version"), create.get("origin_server_ts")
-    return Room(
-        room_id=room_id,
-        marker=ours,
-        # The specification's default for an event that names none.
-        version=version if isinstance(version, str) else "1",
-        created_ts=created if isinstance(created, int) and not isinstance(created, bool) else 0,
-        is_space=content.get("type") == "m.space",
+    return replace(
+        found,
+        bot=membership_of(state.get(("m.room.member", home.bot), {})),
         joined=People(members["join"]),
         invited=People(members["invite"]),
         knocking=People(members["knock"]),
         banned=People(members["ban"]),
         left=_left(events, home, roster),
         foreign=frozenset(foreign),
+    )
+
+
+def described(room_id: str, events: object, home: Home, roster: Roster) -> Room | None:
+    """The same without any membership, from everything but the m.room.member events."""
+    create = create_event(events)
+    if not create:
+        return None
+    state = _state(events)
+    content = mapping(create.get("content"))
+    version, created = content.get("room_version"), create.get("origin_server_ts")
+    return Room(
+        room_id=room_id,
+        marker=marker(create, home) or _marker_among(events, home),
+        # The specification's default for an event that names none.
+        version=version if isinstance(version, str) else "1",
+        created_ts=created if isinstance(created, int) and not isinstance(created, bool) else 0,
+        creators=frozenset(strings([create.get("sender")]) + strings(content.get("additional_creators"))),
+        bot=None,
+        is_space=content.get("type") == "m.space",
         power_levels=power_levels(state.get(("m.room.power_levels", ""), {}), home, roster),
-        children=_children(state),
+        children=_children(events),
+        parents=frozenset(
+            key
+            for (kind, key), parent in state.items()
+            if kind == "m.space.parent" and strings(parent.get("via"))
+        ),
+        predecessor=_text(mapping(content.get("predecessor")).get("room_id")),
+        replacement=_replacement(state),
         state={kind: state[kind, ""] for kind in CONFIGURABLE if (kind, "") in state},
     )
+
+
+def _marker_among(events: object, home: Home) -> Marker | None:
+    found = (taken_over_marker(event, home) for event in _events(events) if event.get("type") == MARKER_TYPE)
+    return next((marked for marked in found if marked is not None), None)
+
+
+def _replacement(state: State) -> str | None:
+    tombstone = state.get(("m.room.tombstone", ""))
+    return None if not tombstone else _text(tombstone.get("replacement_room")) or ""
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def membership_of(content: Content) -> str | None:
+    """The membership that the content of an m.room.member event gives; None if it gives none."""
+    return _text(content.get("membership"))
 
 
 def create_event(events: object) -> Content:
@@ -178,11 +232,17 @@ def _left(events: object, home: Home, roster: Roster) -> dict[int, int]:
     return left
 
 
-def _children(state: State) -> dict[str, Child]:
+def _children(events: object) -> dict[str, Child]:
     children: dict[str, Child] = {}
-    for (kind, room_id), content in state.items():
-        if kind == "m.space.child" and strings(content.get("via")):
-            order = content.get("order")
-            suggested = content.get("suggested") is True
-            children[room_id] = Child(room_id, suggested, order if isinstance(order, str) else None)
+    for event in _events(events):
+        room_id, content = event.get("state_key"), mapping(event.get("content"))
+        if event.get("type") == "m.space.child" and isinstance(room_id, str):
+            children.pop(room_id, None)
+            if strings(content.get("via")):
+                children[room_id] = Child(
+                    room_id,
+                    suggested=content.get("suggested") is True,
+                    order=_text(content.get("order")),
+                    sender=str(event.get("sender", "")),
+                )
     return children

@@ -74,6 +74,13 @@ class Recorded:
     """By user id."""
     entitled: Mapping[str, People] = field(default_factory=dict)
     """Room key → everyone who was ever entitled to be in it: kicking them counts against the guards."""
+    lapsed: Mapping[str, People] = field(default_factory=dict)
+    """Room key → those of `entitled` who were not entitled any more when we last looked."""
+    regained: Mapping[str, Mapping[int, datetime]] = field(default_factory=dict)
+    """Room key → person → when they became entitled again (or were at last, having left before): a wish to be
+    out that is older than that does not count any more. UTC."""
+    caused: Mapping[str, People] = field(default_factory=dict)
+    """Room id → people whose last leave was our doing, acting as them: not their own wish."""
     done: tuple[Done, ...] = ()
     """Destructive actions of the last hour."""
     held: frozenset[str] = frozenset()

@@ -11,19 +11,30 @@ from dataclasses import dataclass, field
 from aim.directory.roster import NOBODY, People
 
 MARKER_TYPE = "aim.managed"
-"""Key of our marker in the `m.room.create` content of rooms that we make."""
+"""Key of our marker in the `m.room.create` content of rooms that we make, and, in rooms that we took over,
+type of the state event that holds it, keyed by our bot's MXID."""
 MARKER_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What tells a room of ours: in its create event, sent by our own bot, never redactable."""
+    """What tells a room of ours: in the create event of one that we made, sent by our own bot, never
+    redactable; in one that we took over, in a state event that only our bot can send."""
 
     version: int
     instance: str
     """`appservice.id`: two of us with different ids on one homeserver keep apart."""
     key: str
-    """Our stable key of the room: the space id, or `<space id>/<default room id>`."""
+    """Our stable key of the room: the space id, `<space id>/<default room id>`, or the id of a room that
+    people made and we took over."""
+    creator: str | None = None
+    """MXID of who made a room that we took over; None for one that we made."""
+    creator_level: int | None = None
+    """The level that the creator had before we took the room over; None above every level, or not known."""
+
+    @property
+    def is_taken_over(self) -> bool:
+        return self.creator is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +64,25 @@ class Child:
     room_id: str
     suggested: bool = False
     order: str | None = None
+    sender: str = ""
+    """MXID of who added it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """One managed room or space, as observed. Membership sets hold local users, the bot left out."""
+    """One room or space, as observed. Membership sets hold local users, the bot left out."""
 
     room_id: str
-    marker: Marker
+    marker: Marker | None
+    """None: not managed, but a child of a managed space, or asked for by `spaces[].room`."""
     version: str
     created_ts: int
     """`origin_server_ts` of the create event, milliseconds since the epoch, as the server says."""
+    creators: frozenset[str] = frozenset()
+    """MXIDs: the sender of the create event and the `additional_creators`. From room version 12 on they stand
+    above every level."""
+    bot: str | None = "join"
+    """Our own membership; None if we never were there."""
     is_space: bool = False
     joined: People = NOBODY
     invited: People = NOBODY
@@ -76,9 +95,20 @@ class Room:
     power_levels: PowerLevels = field(default_factory=PowerLevels)
     children: Mapping[str, Child] = field(default_factory=dict)
     """By room id; only children with a non-empty `via` (Client-Server API, m.space.child)."""
+    parents: frozenset[str] = frozenset()
+    """Room ids of the spaces that its m.space.parent events name, with a non-empty `via`."""
+    predecessor: str | None = None
+    """Room id of the room that this one replaces, as its create event says."""
+    replacement: str | None = None
+    """Room id that its m.room.tombstone names; "" if that names none."""
     state: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Content of the state events with an empty key that a configuration can set: m.room.name,
     m.room.topic, m.room.avatar, m.room.join_rules, m.room.history_visibility, m.room.encryption."""
+
+    @property
+    def key(self) -> str:
+        """Our stable key of a managed room; the room id of another."""
+        return self.marker.key if self.marker else self.room_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +128,8 @@ class Observed:
     """Our own MXID."""
     default_room_version: str = ""
     """What the homeserver makes when no version is asked for."""
+    unmanaged: Mapping[str, Room] = field(default_factory=dict)
+    """Room id → rooms and spaces without our marker that we were asked to look at (children of managed
+    spaces, `spaces[].room`), as far as they can be seen."""
+    unseen: Mapping[str, str] = field(default_factory=dict)
+    """Room id → why such a room can't be seen, in words."""

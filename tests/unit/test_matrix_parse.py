@@ -80,6 +80,7 @@ def test_a_room() -> None:
         marker=Marker(1, "aim", "engineering"),
         version="12",
         created_ts=5,
+        creators=frozenset({HOME.bot}),
         is_space=False,
         joined=roster.people(["ann"]),
         invited=roster.people(["ben"]),
@@ -116,7 +117,65 @@ def test_what_is_a_space(kind: object) -> None:
     ],
 )
 def test_a_room_that_is_not_ours(event: dict[str, object]) -> None:
-    assert parse.room("!r", [event, member("ann", "join")], HOME, Roster()) is None
+    room = parse.room("!r", [event, member("ann", "join")], HOME, Roster())
+    assert room is None or room.marker is None
+
+
+@pytest.mark.parametrize("level", [100, None])
+def test_a_room_that_was_taken_over(level: int | None) -> None:
+    content = {**MARKER, "key": "!r", "creator": "@eve:localhost:8448", "creator_level": level}
+    room = parse.room(
+        "!r",
+        [
+            create(sender="@eve:localhost:8448", marker=None),
+            event(MARKER_TYPE, content, key=HOME.bot, sender=HOME.bot),
+        ],
+        HOME,
+        Roster(),
+    )
+    assert room is not None
+    assert room.marker == Marker(1, "aim", "!r", "@eve:localhost:8448", level)
+    assert room.marker.is_taken_over
+    assert room.creators == {"@eve:localhost:8448"}
+
+
+@pytest.mark.parametrize(
+    ("key", "sender", "content"),
+    [
+        (HOME.bot, "@eve:localhost:8448", {}),
+        ("", HOME.bot, {}),
+        (HOME.bot, HOME.bot, {"creator": None}),
+        (HOME.bot, HOME.bot, {"instance": "another"}),
+        (HOME.bot, HOME.bot, {"key": None}),
+    ],
+)
+def test_a_room_with_a_forged_or_broken_marker(key: str, sender: str, content: dict[str, object]) -> None:
+    marked = {**MARKER, "creator": "@eve:localhost:8448", **content}
+    room = parse.room(
+        "!r",
+        [create(sender="@eve:localhost:8448", marker=None), event(MARKER_TYPE, marked, key=key, sender=sender)],
+        HOME,
+        Roster(),
+    )
+    assert room is not None
+    assert room.marker is None
+
+
+def test_what_ties_rooms_together() -> None:
+    room = parse.room(
+        "!r",
+        [
+            create(additional_creators=["@ann:example.com", 7], predecessor={"room_id": "!old"}),
+            event("m.space.parent", {"via": ["x"]}, "!space"),
+            event("m.space.parent", {"via": []}, "!withdrawn"),
+            event("m.room.tombstone", {"replacement_room": "!new"}),
+        ],
+        HOME,
+        Roster(),
+    )
+    assert room is not None
+    assert room.creators == {HOME.bot, "@ann:example.com"}
+    assert (room.parents, room.predecessor, room.replacement) == ({"!space"}, "!old", "!new")
 
 
 def test_a_newer_marker_is_ours_and_known_as_newer() -> None:
@@ -174,7 +233,10 @@ def test_children() -> None:
         event("m.space.child", {"via": "x"}, "!e"),
         event("m.space.child", {"via": [1]}, "!f"),
     )
-    assert room.children == {"!a": Child("!a", True, "a"), "!b": Child("!b")}
+    assert room.children == {
+        "!a": Child("!a", True, "a", sender=HOME.bot),
+        "!b": Child("!b", sender=HOME.bot),
+    }
 
 
 def test_who_left_by_themselves() -> None:

@@ -179,7 +179,7 @@ def an_observed(
     newer: Mapping[str, str] | None = None,
 ) -> Observed:
     return Observed(
-        rooms={room.marker.key: room for room in rooms},
+        rooms={room.key: room for room in rooms},
         accounts=roster.people(accounts),
         duplicates=duplicates or {},
         newer=newer or {},
