@@ -76,7 +76,8 @@ class NewRoom:
 
 
 class HomeserverWriter(Protocol):
-    """Changes rooms, acting as the bot. Each method is one request, retried while that is safe.
+    """Changes rooms, acting as the bot, or as a local user where a method says so. Each method is as few
+    requests as it can be, retried while that is safe.
 
     All raise HomeserverRefused or HomeserverUnavailable.
     """
@@ -95,6 +96,24 @@ class HomeserverWriter(Protocol):
 
     async def kick(self, room_id: str, mxid: str, reason: str) -> None:
         """Done too if they are already out."""
+        ...
+
+    async def join(self, room_id: str, mxid: str) -> None:
+        """Acting as this user. Done too if they are already in."""
+        ...
+
+    async def leave(self, room_id: str, mxid: str | None = None) -> None:
+        """Acting as this user, or as the bot. Done too if they are already out."""
+        ...
+
+    async def lower_own_level(self, room_id: str, mxid: str, level: int) -> None:
+        """Acting as this user: reads the power levels, changes only theirs, writes if that made a
+        difference."""
+        ...
+
+    async def take_control(self, room_id: str, acting_as: str | None, *, invites: bool) -> None:
+        """Acting as this user lets the bot in (with `invites`) and gives it level 100; each step only if it
+        is not so already. With None the bot joins by itself."""
         ...
 
     async def put_state(
@@ -197,6 +216,16 @@ class Recorder(RecordedReader, Protocol):
 
     async def record_done(self, done: Done) -> None:
         """A destructive action is about to be tried: counted from now on, even if we are killed."""
+        ...
+
+    async def record_caused(self, room_id: str, localpart: str) -> None:
+        """Acting as them we are about to make this person leave: not their own wish."""
+        ...
+
+    async def record_lapsed(
+        self, lapsed: Mapping[str, Collection[str]], regained: Mapping[str, Collection[str]], now: datetime
+    ) -> None:
+        """Room key → localparts who are not entitled any more; who are again."""
         ...
 
     async def record_seen(self, seen: Sequence[Seen], forget: Collection[str], source: str) -> None:

@@ -17,12 +17,16 @@ class ActionType(StrEnum):
 
     CREATE_SPACE = "create_space"
     CREATE_ROOM = "create_room"
+    TAKE_CONTROL = "take_control"
     SET_ROOM_STATE = "set_room_state"
     SET_POWER_LEVEL = "set_power_level"
     KICK = "kick"
     INVITE = "invite"
+    JOIN = "join"
     REMOVE_CHILD = "remove_child"
     ADD_CHILD = "add_child"
+    RELEASE_ROOM = "release_room"
+    ABANDON_SPACE = "abandon_space"
 
 
 ORDER: Mapping[ActionType, int] = {kind: position for position, kind in enumerate(ActionType)}
@@ -117,6 +121,72 @@ class CreateSpace(CreateRoom):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TakeControl(Action):
+    """Gets the bot into a room that people made, with level 100, by acting as somebody who can grant that;
+    writes our marker."""
+
+    type: ClassVar[ActionType] = ActionType.TAKE_CONTROL
+
+    acting_as: str | None
+    """MXID of the local member who lets us in and gives us the level; None if we have both already."""
+    creator: str
+    """MXID of who made the room: the marker remembers it."""
+    creator_level: int | None
+    """The level they have now; None above every level."""
+    invites: bool = True
+    """False: the bot is in already and needs the level, or the marker, only."""
+
+    @property
+    def target(self) -> str | None:
+        return None
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"acting_as": self.acting_as, "creator": self.creator, "creator_level": self.creator_level}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRoom(Action):
+    """Empties our marker, gives the creator back the level we took, and leaves the room to itself."""
+
+    type: ClassVar[ActionType] = ActionType.RELEASE_ROOM
+
+    restore: Mapping[str, int] = field(default_factory=dict)
+    """MXID → level given back before we leave."""
+    tombstone_level: int | None = None
+    """What m.room.tombstone is lowered to, where we made the room and moderators could not close it."""
+    leaves: bool = True
+    """False: nobody who could let us in again would remain, so the bot stays, inert."""
+
+    @property
+    def target(self) -> str | None:
+        return None
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {
+            "restore": dict(sorted(self.restore.items())),
+            "tombstone_level": self.tombstone_level,
+            "leaves": self.leaves,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbandonSpace(Action):
+    """The bot leaves a space that is no longer configured, after all were kicked: nobody can come back."""
+
+    type: ClassVar[ActionType] = ActionType.ABANDON_SPACE
+
+    @property
+    def target(self) -> str | None:
+        return None
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetRoomState(Action):
     """Writes one state event with an empty key; for `m.room.power_levels`, the keys other than `users`."""
 
@@ -193,6 +263,20 @@ class Invite(PersonAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Join(PersonAction):
+    """Acting as the person: they are in, without having to answer an invite."""
+
+    type: ClassVar[ActionType] = ActionType.JOIN
+
+    needs_invite: bool
+    """False where the join rule lets them in by itself, or they are invited already."""
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"acting_as": self.person, "needs_invite": self.needs_invite}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kick(PersonAction):
     """Removes a member, or takes an invite back."""
 
@@ -200,10 +284,12 @@ class Kick(PersonAction):
 
     guarded: bool = True
     """False for somebody who was never entitled and came in after we managed the room."""
+    as_themselves: bool = False
+    """True where they stand above us or beside us: acting as them, they leave."""
 
     @property
     def details(self) -> Mapping[str, object]:
-        return {"acting_as": None}
+        return {"acting_as": self.person if self.as_themselves else None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +298,8 @@ class SetPowerLevel(PersonAction):
 
     level: int
     was: int
+    as_themselves: bool = False
+    """True for somebody of the bot's own level: acting as them, they lower their own."""
 
     @property
     def identity(self) -> str:
@@ -224,8 +312,22 @@ class SetPowerLevel(PersonAction):
 
     @property
     def details(self) -> Mapping[str, object]:
-        return {"acting_as": None, "level": self.level, "was": self.was}
+        acting_as = self.person if self.as_themselves else None
+        return {"acting_as": acting_as, "level": self.level, "was": self.was}
 
 
-AnyAction = CreateRoom | CreateSpace | SetRoomState | AddChild | RemoveChild | Invite | Kick | SetPowerLevel
+AnyAction = (
+    CreateRoom
+    | CreateSpace
+    | TakeControl
+    | SetRoomState
+    | AddChild
+    | RemoveChild
+    | Invite
+    | Join
+    | Kick
+    | SetPowerLevel
+    | ReleaseRoom
+    | AbandonSpace
+)
 """All there are, for exhaustive matches."""
