@@ -6,11 +6,13 @@ the writer's lock. Nothing else in the program knows all of its parts.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import SecretStr
 
@@ -57,6 +59,17 @@ def source_of(config: Config) -> Source:
         f"source.type {source.type} can't be read by this version yet",
         "use `type: ldap`, or export the directory to a file and use `type: ldif`",
     )
+
+
+def unprotected(config: Config) -> list[str]:
+    """Warnings, a line each: what anybody who listens on the network could learn when the source is read."""
+    source = config.source
+    if not isinstance(source, sources.LdapSource) or source.bind_password is None:
+        return []
+    return [
+        f"source.bind_password goes to {uri} unencrypted; use an ldaps:// uri, or set source.start_tls"
+        for uri in source.unencrypted
+    ]
 
 
 def ldap_source_of(source: sources.LdapSource) -> LdapSource:
@@ -207,6 +220,8 @@ async def run_daemon(config: Config) -> None:
     from aim.ops.watched import WatchedSource
 
     logs.configure(config.logging.level, config.logging.format)
+    for warning in unprotected(config):
+        logs.warning(warning)
     source, metrics = config.source, Metrics()
     watched = WatchedSource(source_of(config), metrics, now)
     assert not isinstance(source, sources.ScimSource), "source_of has refused it"
@@ -231,6 +246,8 @@ async def read_directory(config: Config) -> Directory:
 async def write_ldif(config: Config, path: Path, *, redact: bool) -> int:
     """`aim directory --ldif`: writes what was read, with the attributes in use. Gives the number of entries.
 
+    Only the owner may read the file, whoever could read one that was there before.
+
     Raises SourceError, ConfigError for a source without entries, AimError if the file can't be written.
     """
     configured, source = config.source, source_of(config)
@@ -242,13 +259,29 @@ async def write_ldif(config: Config, path: Path, *, redact: bool) -> int:
     entries = await source.entries()
     kept = redacted(entries, rules) if redact else in_use(entries, rules)
     try:
-        with path.open("wb") as file:
+        with _private(path) as file:
             file.writelines(to_ldif(kept))
     except OSError as error:
         raise AimError(
             f"{path} can't be written: {error.strerror}", "name another file with --ldif"
         ) from error
     return len(entries)
+
+
+def _private(path: Path) -> BinaryIO:
+    """A file to write to from its beginning, without rights for anybody but its owner. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    file = os.fdopen(descriptor, "wb")
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        try:
+            # Before anything is written, and before what was there is lost.
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o600)
+            os.ftruncate(descriptor, 0)
+        except OSError:
+            file.close()
+            raise
+    return file
 
 
 async def approve(config: Config, wanted: str, saved: str | None, by: str) -> tuple[Approval, ...]:

@@ -5,7 +5,9 @@ Stands beside `app`, whose wiring it uses; the questions about the homeserver ar
 
 from __future__ import annotations
 
+import re
 import ssl
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from aim.config.root import Config
 from aim.config.sources import LdapSource
 from aim.config.spaces import SpaceConfig
 from aim.desired.unknown import unknown_group
-from aim.directory.model import Directory, GroupKind, Severity
+from aim.directory.model import Directory, GroupKind, Problem, Severity
 from aim.directory.roster import Roster
 from aim.errors import AimError, ConfigError
 from aim.matrix.check import Finding, Verdict
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
 
 _SOON = timedelta(days=30)
 """How long before its end a certificate is warned of."""
+
+_NUMBER = re.compile(r"\d+")
+_ALIKE = 5
+"""So many problems of a kind are shown; further ones are counted."""
+
+_UNUSABLE = "Let source.attributes.uid name the attribute that has the user names: everybody needs one."
+_NOBODY = "Check that the source holds people, and that we may see them: nobody would be invited anywhere."
 
 _KINDS = {
     GroupKind.DOMAIN: ("domain", "domains"),
@@ -84,13 +93,7 @@ async def _source(config: Config) -> list[Finding]:
         directory = await app.source_of(config).read(Roster())
     except AimError as error:
         return [*findings, _failed("source", error)]
-    count = f"{len(directory.users)} users and {len(directory.groups)} groups from {directory.source}"
-    findings.append(Finding("source", Verdict.OK, count))
-    findings += [
-        Finding("source", Verdict.WARN, f"{problem.subject}: {problem.message}")
-        for problem in directory.problems
-        if problem.severity is not Severity.INFO
-    ]
+    findings += directory_findings(directory)
     findings += _unknown_groups(directory, config)
     return findings
 
@@ -143,7 +146,7 @@ def _connection(found: Description, source: LdapSource, now: datetime) -> Iterat
 def _tls(facts: TlsFacts, now: datetime) -> Finding:
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(facts.not_after), UTC)
     message = (
-        f"{facts.version} with {facts.cipher}; the certificate is from {facts.issuer or 'nobody named'}"
+        f"{facts.version} with {facts.cipher}; the certificate is issued by {facts.issuer or 'nobody named'}"
         f" and ends on {ends:%Y-%m-%d}"
     )
     if ends - now < _SOON:
@@ -201,6 +204,37 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 # -- what holds for all sources --------------------------------------------------------------------------
+
+
+def directory_findings(directory: Directory) -> Iterator[Finding]:
+    """What was read, by any bridge, and what a person should know about it."""
+    disabled = sum(not user.active for user in directory.users)
+    counts = [_count(len(directory.users), "user", "users"), f"{disabled} disabled"]
+    counts.append(_count(len(directory.groups), "group", "groups"))
+    message = f"{', '.join(counts)} from {directory.source}"
+    if directory.users:
+        yield Finding("source", Verdict.OK, message)
+    elif directory.unresolved:
+        message += f", and {_count(len(directory.unresolved), 'person', 'people')} who can't be made a user"
+        yield Finding("source", Verdict.FAIL, message, _UNUSABLE)
+    else:
+        yield Finding("source", Verdict.WARN, message, _NOBODY)
+    yield from _problems(directory)
+
+
+def _problems(directory: Directory) -> Iterator[Finding]:
+    """Of each kind the first few: a wrong key in the configuration is a problem of everybody."""
+    alike: dict[str, list[Problem]] = defaultdict(list)
+    for problem in directory.problems:
+        if problem.severity is not Severity.INFO:
+            kind = re.split("[:;]", _NUMBER.sub("", problem.message), maxsplit=1)[0]
+            alike[kind].append(problem)
+    for problems in alike.values():
+        for problem in problems[:_ALIKE]:
+            yield Finding("source", Verdict.WARN, f"{problem.subject}: {problem.message}")
+        if len(problems) > _ALIKE:
+            message = f"and {len(problems) - _ALIKE} more like these"
+            yield Finding("source", Verdict.WARN, message, "`aim directory` shows all of them.")
 
 
 def _unknown_groups(directory: Directory, config: Config) -> Iterator[Finding]:

@@ -36,6 +36,13 @@ def _load(path: Path) -> Config:
     return loaded.config
 
 
+def _load_to_read(path: Path) -> Config:
+    """For commands that read the source at once."""
+    config = _load(path)
+    show.warn(app.unprotected(config))
+    return config
+
+
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(work)
 
@@ -61,7 +68,7 @@ def _read(path: Path) -> str:
 
 
 def plan(path: Path, *, json: bool, out: Path | None, detailed_exitcode: bool, unfold: bool) -> int:
-    config = _load(path)
+    config = _load_to_read(path)
     made = _run(_plan(config))
     document = to_text(to_document(made, app.now()))
     if out is not None:
@@ -85,7 +92,7 @@ async def _plan(config: Config) -> Plan:
 
 
 def apply(path: Path, *, yes: bool, plan: Path | None, detailed_exitcode: bool, unfold: bool) -> int:
-    config = _load(path)
+    config = _load_to_read(path)
     saved = read_saved(_read(plan)).digest if plan else None
     cycle = _run(_apply(config, yes=yes, saved=saved, unfold=unfold))
     if not cycle.agreed:
@@ -179,12 +186,12 @@ def directory(path: Path, *, json: bool, ldif: Path | None, redact: bool) -> int
     from aim.directory.describe import to_json
 
     if ldif is not None:
-        count = _run(app.write_ldif(_load(path), ldif, redact=redact))
+        count = _run(app.write_ldif(_load_to_read(path), ldif, redact=redact))
         show.say(f"wrote {count} entries to {ldif}")
         return DONE
     if redact:
         raise AimError("--redact goes with --ldif", "add --ldif FILE")
-    found = _run(app.read_directory(_load(path)))
+    found = _run(app.read_directory(_load_to_read(path)))
     if json:
         sys.stdout.write(json_.dumps(to_json(found), indent=1, ensure_ascii=False) + "\n")
     else:
@@ -193,7 +200,7 @@ def directory(path: Path, *, json: bool, ldif: Path | None, redact: bool) -> int
 
 
 def approve(path: Path, wanted: str, *, plan: Path | None, by: str | None) -> int:
-    config = _load(path)
+    config = _load_to_read(path)
     text = _read(plan) if plan else None
     approved = _run(app.approve(config, wanted, text, by or _whoami()))
     for approval in approved:
@@ -206,7 +213,7 @@ def _whoami() -> str:
 
 
 def rebind(path: Path, old: str, new: str) -> int:
-    show.say(_run(app.rebind(_load(path), old, new)))
+    show.say(_run(app.rebind(_load_to_read(path), old, new)))
     return DONE
 
 

@@ -101,7 +101,8 @@ def directory(found: Directory) -> RenderableType:
         groups.add(_container(roster, group))
     users = tree.add(Text(f"{len(found.users)} users", style="bold"), guide_style="dim")
     for user in sorted(found.users, key=lambda user: user.localpart):
-        line = Text(user.localpart, style="" if user.active else "dim strike")
+        line = Text().append(user.localpart, style="" if user.active else "dim strike")
+        line.append("" if user.active else " (disabled)", style="yellow")
         line.append(f"  {user.display_name or ''}  {', '.join(user.emails)}  {user.id}", style="dim")
         users.add(line)
     if found.problems:
@@ -123,9 +124,8 @@ def _add_branches(
 def _container(roster: Roster, group: Group) -> Text:
     names = roster.localparts(group.members)
     line = Text(f"{group.kind} ", style="cyan").append(group.id, style="")
-    return line.append(
-        f"  {len(names)}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}", style="dim"
-    )
+    shown = f": {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else ""
+    return line.append(f"  {len(names)}{shown}", style="dim")
 
 
 class Bar:

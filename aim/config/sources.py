@@ -114,6 +114,13 @@ class LdapSource(Section):
                 block.place_of("start_tls"), "does not go with an ldaps:// uri, which is TLS already"
             )
 
+    @property
+    def unencrypted(self) -> tuple[str, ...]:
+        """The uris whose connections no TLS protects."""
+        if self.start_tls:
+            return ()
+        return tuple(uri for uri in self.uri if not uri.lower().startswith("ldaps:"))
+
 
 class MsGraphSource(Section):
     """Microsoft Entra ID, through Microsoft Graph."""

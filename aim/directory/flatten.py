@@ -16,8 +16,9 @@ the second one adds to, must not be added to by two threads at once:
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyroaring import BitMap
@@ -33,7 +34,7 @@ _CN_KEY = "cn:"
 """Before the key of a CN; no canonical DN begins like this, as a type has no colon."""
 
 _SHOWN = 3
-"""How many groups a summary names."""
+"""How many groups, and how many of their members, a summary names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def _members(gathered: Gathered, numbers: Sequence[int], title: str) -> tuple[li
     containers = gathered.containers
     direct = _below(gathered, numbers)
     nested: list[Sequence[int]] = [()] * len(containers)
-    unknown: dict[str, int] = {}
+    unknown: dict[str, list[str]] = {}
     resolver = Resolver(gathered, numbers)
     for position, container in enumerate(containers):
         if container.kind is GroupKind.GROUP:
@@ -176,13 +177,23 @@ def _keys(containers: Sequence[Container]) -> Mapping[str, tuple[int, ...]]:
     return {key: tuple(positions) for key, positions in keys.items()}
 
 
-def _unknown_members(unknown: Mapping[str, int], title: str) -> list[Problem]:
+def _unknown_members(unknown: Mapping[str, Sequence[str]], title: str) -> list[Problem]:
     """One line for all groups together: such members are normal, and there can be many."""
     if not unknown:
         return []
-    shown = "; ".join(sorted(unknown)[:_SHOWN]) + ("; …" if len(unknown) > _SHOWN else "")
-    message = f"{sum(unknown.values())} members of {len(unknown)} groups name nobody who was read: {shown}"
-    return [Problem(Severity.INFO, title, message)]
+    count = sum(len(names) for names in unknown.values())
+    members = "1 member" if count == 1 else f"{count} members"
+    groups = "1 group" if len(unknown) == 1 else f"{len(unknown)} groups"
+    # What a server gives first is not the same every time.
+    shown = _some({name for names in unknown.values() for name in names})
+    message = f"{members} of {groups} {'names' if count == 1 else 'name'} nobody who was read: {shown}"
+    return [Problem(Severity.INFO, title, f"{message} (in {_some(unknown)})")]
+
+
+def _some(names: Collection[str]) -> str:
+    shown = "; ".join(heapq.nsmallest(_SHOWN, names)) + ("; …" if len(names) > _SHOWN else "")
+    # They may hold anything: nobody has read them as DNs.
+    return "".join(char if char.isprintable() else "\ufffd" for char in shown)
 
 
 def _summaries(gathered: Gathered, title: str) -> list[Problem]:

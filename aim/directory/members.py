@@ -32,8 +32,8 @@ class Members(NamedTuple):
     people: list[int]
     containers: list[int]
     """Positions in `Gathered.containers`."""
-    unknown: int
-    """How many values name nobody who was read."""
+    unknown: list[str]
+    """The values that name nobody who was read, as they are spelled."""
 
 
 class Resolver:
@@ -55,14 +55,14 @@ class Resolver:
         """The members that a group lists."""
         people: list[int] = []
         containers: list[int] = []
-        unknown = 0
-        for found in self._listed(container):
+        unknown: list[str] = []
+        for name, found in self._listed(container):
             if found >= 0:
                 people.append(found)
             elif found <= _FIRST_CONTAINER:
                 containers.append(_FIRST_CONTAINER - found)
             elif found == _NOBODY_READ:
-                unknown += 1
+                unknown.append(name)
         return Members(people, containers, unknown)
 
     def primary_members(self) -> dict[int, list[int]]:
@@ -79,7 +79,7 @@ class Resolver:
                     found[by_sid[person.primary_group]].append(number)
         return found
 
-    def _listed(self, container: Container) -> Iterable[int]:
+    def _listed(self, container: Container) -> Iterable[tuple[str, int]]:
         attributes = container.attributes
         known = self._by_dn
         for attribute in ("member", "uniquemember"):
@@ -88,9 +88,9 @@ class Resolver:
                 found = known.get(name)
                 if found is None:
                     found = known[name] = self._find(name)
-                yield found
+                yield name, found
         for value in attributes.get("memberuid", ()):
-            yield self._find_uid(value)
+            yield text(value), self._find_uid(value)
 
     def _find(self, name: str) -> int:
         for spelled in (name, _UID_BITS.sub("", name)):

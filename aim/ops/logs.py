@@ -50,6 +50,11 @@ def notice(text: str) -> None:
     structlog.get_logger().info(text)
 
 
+def warning(text: str) -> None:
+    """Logs something that works, but should not stay like this."""
+    structlog.get_logger().warning(text)
+
+
 def _message_key(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """The JSON format calls the text `message`."""
     event["message"] = event.pop("event")

@@ -22,13 +22,20 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._reads = Counter(
             "aim_source_reads",
-            "Reads of the source by outcome: complete or failed.",
+            "Complete reads of the source that were begun, by outcome: complete or failed.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._looks = Counter(
+            "aim_source_looks",
+            "Cheap looks at whether the source has changed, by outcome: answered or failed.",
             ["outcome"],
             registry=self.registry,
         )
         self._last_read = Gauge(
             "aim_source_last_complete_read_timestamp_seconds",
-            "When the directory in force was read. The one number to alert on is its age.",
+            "When the source was last read completely. It is read after a change, and otherwise an hour after"
+            " the last cycle or sooner. The one number to alert on is its age.",
             registry=self.registry,
         )
         self._cycles = Counter(
@@ -48,8 +55,12 @@ class Metrics:
         self._last_read.set(at.timestamp())
 
     def read_failed(self) -> None:
-        """The source gave no complete directory; the last good one stays in force."""
+        """A read was begun and gave no complete directory; the last good one stays in force."""
         self._reads.labels("failed").inc()
+
+    def look(self, *, failed: bool) -> None:
+        """The source was asked whether it has changed."""
+        self._looks.labels("failed" if failed else "answered").inc()
 
     def cycle(self, *, failed: bool, held: int, pending: int) -> None:
         """A cycle came to its end."""

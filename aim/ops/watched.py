@@ -1,9 +1,8 @@
-"""A source whose complete and failed reads are counted."""
+"""A source whose reads and looks are counted, each by what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 
 from aim.directory.model import Directory
@@ -28,20 +27,20 @@ class WatchedSource:
 
     async def read(self, roster: Roster) -> Directory:
         """See ports.Source."""
-        with self._failures_counted():
+        try:
             directory = await self._source.read(roster)
+        except SourceError:
+            self._metrics.read_failed()
+            raise
         self._metrics.read(self._now())
         return directory
 
     async def fingerprint(self) -> str:
         """See ports.Source."""
-        with self._failures_counted():
-            return await self._source.fingerprint()
-
-    @contextmanager
-    def _failures_counted(self) -> Iterator[None]:
         try:
-            yield
+            fingerprint = await self._source.fingerprint()
         except SourceError:
-            self._metrics.read_failed()
+            self._metrics.look(failed=True)
             raise
+        self._metrics.look(failed=False)
+        return fingerprint

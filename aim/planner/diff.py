@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from aim.desired.levels import base_levels
+from aim.desired.mirrored import is_mirrored
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem
 from aim.directory.roster import People
@@ -169,7 +170,7 @@ class _Comparison:
             child=child.key,
             child_id=self._room_ids.get(child.key),
             suggested=child.suggested,
-            reason=f"belongs to {parent.key}",
+            reason=f"belongs to {self._reasons.named(parent.key)}",
             after=tuple(sorted(after)),
         )
 
@@ -178,13 +179,14 @@ class _Comparison:
     def _state(self, desired: DesiredRoom, observed: Room) -> Iterator[AnyAction]:
         for event_type, content in _changed_state(self._world, desired, observed):
             enforced = event_type in desired.enforced
+            where = "directory" if desired.is_space and is_mirrored(desired.key) else "configuration"
             yield SetRoomState(
                 room=desired.key,
                 space=desired.space,
                 room_id=observed.room_id,
                 event_type=event_type,
                 content=content,
-                reason="differs from the configuration" if enforced else "changed in the configuration",
+                reason=f"differs from the {where}" if enforced else f"changed in the {where}",
             )
         wanted = base_levels(is_space=desired.is_space, room_version=observed.version)
         if not _includes(observed.power_levels.base, wanted):
@@ -217,7 +219,9 @@ class _Comparison:
                     room_id=observed.room_id,
                     child=moved.key,
                     child_id=child_id,
-                    reason=f"belongs to {moved.parent}" if moved.parent else "stands at the top",
+                    reason=f"belongs to {self._reasons.named(moved.parent)}"
+                    if moved.parent
+                    else "stands at the top",
                 )
 
     def _levels(self, desired: DesiredRoom, observed: Room, scope: People | None) -> Iterator[AnyAction]:
@@ -318,8 +322,14 @@ def _creation_of(desired: DesiredRoom, parent: str | None, default_version: str)
         power_levels=base_levels(
             is_space=desired.is_space, room_version=desired.room_version or default_version
         ),
-        reason="space in the configuration" if desired.is_space else "default room of its space",
+        reason=_reason_to_be(desired),
     )
+
+
+def _reason_to_be(desired: DesiredRoom) -> str:
+    if not desired.is_space:
+        return "default room of its space"
+    return "unit in the directory" if is_mirrored(desired.key) else "space in the configuration"
 
 
 def _changed_state(

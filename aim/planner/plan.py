@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aim.desired.mirrored import is_mirrored, space_names
 from aim.directory.model import Problem
 from aim.planner.actions import AnyAction
 from aim.planner.diff import diff
@@ -42,6 +43,8 @@ class Plan:
     server_name: str = ""
     parents: Mapping[str, str | None] = field(default_factory=dict)
     """Space → the space it is in: how the plan is shown."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What people know mirrored spaces by, where their keys would tell them nothing."""
 
     @property
     def held(self) -> tuple[AnyAction, ...]:
@@ -51,6 +54,13 @@ class Plan:
     def due(self) -> tuple[AnyAction, ...]:
         """What a cycle would do now."""
         return tuple(action for action in self.actions if not action.held)
+
+    def named(self, key: str) -> str:
+        """What people know a space or a default room by; anything else as it is."""
+        space, slash, room = key.rpartition("/")
+        if key in self.names or space not in self.names:
+            return self.names.get(key, key)
+        return self.names[space] + slash + room
 
     @property
     def by_type(self) -> Mapping[str, int]:
@@ -72,4 +82,15 @@ def make_plan(world: World, keys: Keys | None = None) -> Plan:
         holding=verdict.held,
         server_name=world.observed.server_name,
         parents={key: room.parent for key, room in world.desired.rooms.items() if room.is_space},
+        names=_names(world),
     )
+
+
+def _names(world: World) -> Mapping[str, str]:
+    """Of the mirrored spaces, and of those whose unit is gone."""
+    names = space_names(world.desired.rooms)
+    for key, room in world.observed.rooms.items():
+        if room.is_space and is_mirrored(key) and key not in world.desired.rooms:
+            name = " ".join(str(room.state.get("m.room.name", {}).get("name", "")).split())
+            names[key] = f"{name} ({key})" if name else key
+    return names

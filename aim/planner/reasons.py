@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aim.desired.desire import EVERYONE
+from aim.desired.mirrored import space_names
 from aim.desired.rooms import DesiredRoom, Grant
 from aim.planner.world import World
 
@@ -16,6 +17,7 @@ class Reasons:
     def __init__(self, world: World) -> None:
         self._world = world
         self._disabled: frozenset[str] | None = None
+        self._names: dict[str, str] | None = None
 
     def entitled(self, room: DesiredRoom, person: int) -> str:
         """Why the person belongs into the room: the group, and the subspaces on the way to it."""
@@ -25,7 +27,7 @@ class Reasons:
         for key in room.subspaces:
             subspace = self._world.desired.rooms[key]
             if person in subspace.members:
-                return f"in its subspace {key}: {self.entitled(subspace, person)}"
+                return f"in its subspace {self.named(key)}: {self.entitled(subspace, person)}"
         return "member"
 
     def level(self, room: DesiredRoom, person: int, level: int) -> str:
@@ -51,6 +53,12 @@ class Reasons:
         if len(groups) > _NAMED:
             named += f" or {len(groups) - _NAMED} more groups"
         return f"{'no longer' if known else 'not'} in {named}"
+
+    def named(self, key: str) -> str:
+        """What people know a space by: the name of a mirrored one, whose key nobody has chosen."""
+        if self._names is None:
+            self._names = space_names(self._world.desired.rooms)
+        return self._names.get(key, key)
 
     def _is_disabled(self, person: int) -> bool:
         if self._disabled is None:

@@ -1,19 +1,20 @@
 """The plan for people: a tree by space, with signs and colours, folded where it would scroll by. Pure.
 
-Gives rich renderables; where they go, and whether in colour, is the caller's business.
+Gives rich renderables; where they go, and whether in colour, is the caller's business. Spaces and rooms are
+shown by their keys, mirrored spaces by their names.
 `+` adds, `~` changes, `-` takes away, `!` is held by a guard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from aim.directory.model import Problem, Severity
+from aim.directory.model import Severity
 from aim.planner.actions import (
     AddChild,
     AnyAction,
@@ -27,6 +28,7 @@ from aim.planner.actions import (
     SetRoomState,
 )
 from aim.planner.document import digest
+from aim.planner.guards import Trip
 from aim.planner.plan import Plan
 
 FOLD_FROM = 40
@@ -44,14 +46,19 @@ def render(plan: Plan, *, unfold: bool = False) -> RenderableType:
     if plan.actions:
         parts.append(_Spaces(plan, fold=fold).tree())
     if plan.problems:
-        parts.append(_problems(plan.problems))
-    parts.extend(Text(f"! held: {trip.message}", style=_STYLES["!"]) for trip in plan.trips)
+        parts.append(_problems(plan))
+    parts.extend(Text(f"! held: {held_by(plan, trip)}", style=_STYLES["!"]) for trip in plan.trips)
     if plan.trips:
         parts.append(
             Text("  if that is right: aim approve DIGEST, with the digest below", style=_STYLES["!"])
         )
     parts.append(summary(plan))
     return Group(*parts)
+
+
+def held_by(plan: Plan, trip: Trip) -> str:
+    """What a trip says, with the name of a mirrored space."""
+    return trip.message.replace(trip.scope, plan.named(trip.scope))
 
 
 class _Spaces:
@@ -76,16 +83,17 @@ class _Spaces:
                     where.add(line)
         return self._root
 
-    def _path(self, space: str) -> tuple[str, ...]:
+    def _path(self, space: str) -> tuple[tuple[str, str], ...]:
+        """By what spaces are sorted: as they are shown."""
         parent = self._plan.parents.get(space)
-        return (*(self._path(parent) if parent else ()), space)
+        return (*(self._path(parent) if parent else ()), (self._plan.named(space), space))
 
     def _branch(self, space: str) -> Tree:
         """Where the space is shown, below its parents."""
         if space not in self._branches:
             parent = self._plan.parents.get(space)
             above = self._branch(parent) if parent else self._root
-            self._branches[space] = above.add(Text(space, style="bold"), guide_style="dim")
+            self._branches[space] = above.add(Text(self._plan.named(space), style="bold"), guide_style="dim")
         return self._branches[space]
 
     def _lines(self, actions: Sequence[AnyAction]) -> Iterator[Text]:
@@ -106,9 +114,9 @@ class _Spaces:
             case SetRoomState(event_type=event_type, content=content):
                 return f"set {event_type} to {_short(content)}"
             case AddChild(child=child):
-                return f"add child {child}"
+                return f"add child {self._plan.named(child)}"
             case RemoveChild(child=child):
-                return f"remove child {child}"
+                return f"remove child {self._plan.named(child)}"
             case Invite() | Kick() | SetPowerLevel():
                 return self._about(action, [action.person])
 
@@ -163,11 +171,11 @@ def _short(content: object) -> str:
     return "the configured content"
 
 
-def _problems(problems: Iterable[Problem]) -> RenderableType:
+def _problems(plan: Plan) -> RenderableType:
     tree = Tree(Text("Problems", style="bold"), guide_style="dim")
-    for problem in problems:
+    for problem in plan.problems:
         line = Text().append(f"{problem.severity} ", style=_SEVERITIES[problem.severity])
-        line.append(f"{problem.subject}: ", style="bold").append(problem.message)
+        line.append(f"{plan.named(problem.subject)}: ", style="bold").append(problem.message)
         tree.add(line)
     return tree
 

@@ -54,7 +54,7 @@ async def test_openldap(slapd: Slapd) -> None:
     ldap, tls, login, *rest = said(await findings(source_of(slapd)))
     assert ldap == f"ok ldap: connected to {slapd.tls_uri} at 127.0.0.1: OpenLDAP"
     assert tls.startswith("ok tls: TLSv1.3 with TLS_")
-    assert "; the certificate is from organizationName=Example, " in tls
+    assert "; the certificate is issued by organizationName=Example, " in tls
     assert login == f"ok login: logged in as {READER}"
     assert rest == [
         f"ok base: 28 entries can be read below {SUFFIX}",
@@ -169,7 +169,7 @@ def test_a_certificate_that_ends_soon(days: int, verdict: str, end: str) -> None
     found = ldap_findings(FOUND, SOURCE, NOW + timedelta(days=days))
     (tls,) = (line for line in said(found) if " tls: " in line)
     assert tls.startswith(
-        f"{verdict} tls: TLSv1.3 with AES; the certificate is from CN=authority and ends on "
+        f"{verdict} tls: TLSv1.3 with AES; the certificate is issued by CN=authority and ends on "
     )
     assert tls.endswith(end)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -164,6 +165,29 @@ async def test_active_directorys_reasons_are_put_into_words(
         LdapSettings(uris=(stand_in.uri,), base=STAND_IN_BASE, bind_dn="x", bind_password="y")
     )
     assert meaning in error.message
+
+
+async def test_a_rejected_login_is_not_repeated_at_every_look(new_stand_in: NewStandIn) -> None:
+    stand_in = new_stand_in(organisation(1), Manners(bind_result=(49, "")))
+    settings = LdapSettings(
+        uris=(stand_in.uri,), base=STAND_IN_BASE, bind_dn=STAND_IN_READER, bind_password="password"
+    )
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    source = LdapSource(settings, lambda: now)
+    with pytest.raises(SourceInvalid, match="refuses to log us in") as first:
+        await source.fingerprint()
+    assert "the next try is at 00:03:00 UTC" in first.value.remedy
+
+    # From now on the server would let us in, but is not asked.
+    stand_in.manners.bind_result = None
+    for attempt in (source.fingerprint(), source.read(Roster()), source.entries()):
+        with pytest.raises(SourceInvalid) as repeated:
+            await attempt
+        assert (repeated.value.message, repeated.value.remedy) == (first.value.message, first.value.remedy)
+
+    now += timedelta(minutes=3)
+    assert await source.fingerprint()
+    assert (await source.read(Roster())).users
 
 
 async def test_no_server_can_make_us_tell_the_password(new_stand_in: NewStandIn) -> None:

@@ -245,8 +245,12 @@ async def test_active_directory_is_followed(stage: Stage, new_samba: NewSamba) -
         "sales": ("greta", ""),
     }
 
-    planned = await stage.plan()
-    assert planned["source"]["users"] == 8
+    planned = await stage.aim("plan", "--json")
+    assert planned.json["source"]["users"] == 8
+    assert planned.err == (
+        f"warning: source.bind_password goes to {samba.uri} unencrypted; use an ldaps:// uri, or set "
+        "source.start_tls\n"
+    )
     await stage.apply()
     await _follows(stage, wanted)
 
@@ -275,4 +279,5 @@ async def test_active_directory_is_followed(stage: Stage, new_samba: NewSamba) -
         samba.disable(ada, disabled=False)
         wanted["main"] = ("ada ben dan eva finn greta", "ben eva finn")
         await _becomes(stage, daemon, wanted)
+    assert daemon.err.count(f"source.bind_password goes to {samba.uri} unencrypted") == 1
     assert ADMIN_PASSWORD not in daemon.err

@@ -462,7 +462,9 @@ def test_member_uid() -> None:
         group("g", memberUid=["alice", b"bob", "carol", "nobody", "shared", "\ud800"]),
     )
     assert members(directory, "g") == ["alice", "bob"]
-    assert messages(directory, Severity.INFO)["Example"].startswith("3 members of 1 groups name nobody")
+    assert messages(directory, Severity.INFO)["Example"] == (
+        f"3 members of 1 group name nobody who was read: nobody; shared; \ufffd (in cn=g,ou=groups,{BASE})"
+    )
 
 
 def test_member_uid_means_uid_even_where_users_go_by_another_name() -> None:
@@ -517,10 +519,26 @@ def test_members_who_were_not_read_are_summed_up() -> None:
         Problem(
             Severity.INFO,
             "Example",
-            "7 members of 6 groups name nobody who was read: "
+            f"7 members of 6 groups name nobody who was read: cn=elsewhere,dc=example,dc=org; no dn at all; "
+            f"{dn_of('gone')} (in "
             + "".join(f"cn={name},ou=groups,{BASE}; " for name in ("a", "g0", "g1"))
-            + "…",
+            + "…)",
         ),
+    )
+
+
+def test_one_member_who_was_not_read_is_one() -> None:
+    directory = flat(group("a", dn_of("gone")))
+    assert messages(directory, Severity.INFO)["Example"] == (
+        f"1 member of 1 group names nobody who was read: {dn_of('gone')} (in cn=a,ou=groups,{BASE})"
+    )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_same_few_unread_members_are_named_whatever_the_servers_order(order: int) -> None:
+    gone = [dn_of(f"gone{n}") for n in range(5)][::order]
+    assert messages(flat(group("a", *gone)), Severity.INFO)["Example"].endswith(
+        f": {dn_of('gone0')}; {dn_of('gone1')}; {dn_of('gone2')}; … (in cn=a,ou=groups,{BASE})"
     )
 
 

@@ -42,4 +42,7 @@ def test_what_a_server_says_is_cut_to_a_bearable_length() -> None:
     ],
 )
 def test_a_refused_login_is_explained(message: str, meaning: str) -> None:
-    assert meaning in faults.of_result(Result(49, "", message, (), 0), URI, "logging in").message
+    error = faults.of_result(Result(49, "", message, (), 0), URI, "logging in")
+    assert meaning in error.message
+    # Active Directory has no such rules.
+    assert ("`by anonymous auth` on userPassword" in error.remedy) is (not message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.request import urlopen
 
@@ -41,6 +42,24 @@ async def test_complete_and_failed_reads_are_counted_and_the_last_one_has_its_ti
     assert value(metrics, "aim_source_reads_total", outcome="complete") == 1
     assert value(metrics, "aim_source_reads_total", outcome="failed") == 1
     assert value(metrics, "aim_source_last_complete_read_timestamp_seconds") == NOW.timestamp()
+
+
+class Deaf(FakeSource):
+    async def fingerprint(self) -> str:
+        raise SourceUnavailable("no answer")
+
+
+async def test_looks_are_no_reads() -> None:
+    metrics = Metrics()
+    for source in (FakeSource, Deaf, Deaf):
+        watched = WatchedSource(source(lambda roster: a_directory([], roster=roster)), metrics, lambda: NOW)
+        with suppress(SourceUnavailable):
+            await watched.fingerprint()
+    assert value(metrics, "aim_source_looks_total", outcome="answered") == 1
+    assert value(metrics, "aim_source_looks_total", outcome="failed") == 2
+    assert value(metrics, "aim_source_reads_total", outcome="complete") is None
+    assert value(metrics, "aim_source_reads_total", outcome="failed") is None
+    assert value(metrics, "aim_source_last_complete_read_timestamp_seconds") == 0
 
 
 def test_cycles_and_actions_are_counted() -> None:

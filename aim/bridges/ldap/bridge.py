@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from aim.bridges.ldap import pace
@@ -16,6 +17,7 @@ from aim.bridges.ldap.changes import Watcher
 from aim.bridges.ldap.channel import Line
 from aim.bridges.ldap.connect import connected
 from aim.bridges.ldap.describe import Description, describe
+from aim.bridges.ldap.patience import Patience
 from aim.bridges.ldap.search import everything
 from aim.bridges.ldap.settings import LdapSettings
 from aim.directory.entries import Entry
@@ -30,8 +32,12 @@ _T = TypeVar("_T")
 class LdapSource:
     """Implements `ports.Source` over LDAP servers that hold one directory."""
 
-    def __init__(self, settings: LdapSettings) -> None:
+    def __init__(
+        self, settings: LdapSettings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        """`now` gives the time in UTC; it tells when a rejected login is tried again."""
         self._settings = settings
+        self._patience = Patience(now)
         self._watcher = Watcher(settings)
         self._polling = asyncio.Lock()
 
@@ -44,20 +50,24 @@ class LdapSource:
 
         SourceUnavailable if no server can be reached, or the connection is lost; SourceInvalid if the server
         refuses, gives only a part, or shows nothing. Cancelling it ends the connection.
+        After a rejected login the server is left alone for a while, and the same is raised at once.
         """
         with pace.undisturbed():
-            gathered = await self._worker(self._gather)
+            with self._patience.kept():
+                gathered = await self._worker(self._gather)
             enrolled = await pace.enrol(gathered, roster)
             return await asyncio.to_thread(self._assemble, gathered, enrolled, roster)
 
     async def entries(self) -> list[Entry]:
         """Everything below the base as the server gives it, before any rule. Raises as `read` does."""
-        return await self._worker(self._entries)
+        with self._patience.kept():
+            return await self._worker(self._entries)
 
     async def fingerprint(self) -> str:
-        """Changes whenever the directory may have changed, or another server answers. Raises SourceError."""
+        """Changes whenever the directory may have changed, or another server answers. Raises as `read`."""
         async with self._polling:
-            return await self._worker(self._watcher.poll)
+            with self._patience.kept(again=True):
+                return await self._worker(self._watcher.poll)
 
     async def describe(self) -> Description:
         """What is found on the way, as far as it goes. Raises nothing of its own."""

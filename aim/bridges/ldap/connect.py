@@ -183,7 +183,8 @@ class _Attempt:
             raise faults.of_result(result, self._uri, "logging in")
         if result.code != faults.SUCCESS:
             error = faults.of_result(result, self._uri, "logging in")
-            raise SourceInvalid(error.message, error.remedy)
+            refused = faults.LoginRefused if result.code == faults.INVALID_CREDENTIALS else SourceInvalid
+            raise refused(error.message, error.remedy)
 
     def _bind_request(self) -> Any:
         settings = self._settings

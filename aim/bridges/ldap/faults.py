@@ -30,6 +30,10 @@ PAGES = "Turn paged results (RFC 2696) on for this account."
 _LATER = "It is tried again; if it stays like this, look at the server's log."
 
 
+class LoginRefused(SourceInvalid):
+    """The server does not accept our name and password, and may have counted that against the account."""
+
+
 class _Meaning(NamedTuple):
     cause: str
     remedy: str
@@ -116,10 +120,14 @@ def _referral(result: Result, uri: str, base: str) -> SourceError:
 
 def _refused_bind(result: Result, uri: str) -> SourceError:
     code = _DATA.search(result.message)
+    remedy = "Check source.bind_dn and source.bind_password, and the account on the server."
+    if code is None:
+        # Not Active Directory.
+        remedy += " On OpenLDAP the access rules need `by anonymous auth` on userPassword."
     why = _REFUSALS.get(code[1].lower().lstrip("0") if code else "", "wrong name or password")
     return SourceInvalid(
         f"{uri}: the server refuses to log us in: {why} (result {result.code})",
-        "Check source.bind_dn and source.bind_password, and the account on the server.",
+        remedy,
     )
 
 
