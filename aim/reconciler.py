@@ -1,4 +1,4 @@
-"""The reconciler: gather, decide, act. One cycle, whoever asks for it.
+"""The reconciler: gather, decide, act. One cycle, whoever asks for it, over everything or a few rooms.
 
 `Observer` gathers the world and makes the plan; it is built from readers only, so that no reading command can
 change anything. `Reconciler` adds the recorder and the executor, and carries plans out. Nothing here knows a
@@ -8,9 +8,8 @@ bridge, a database or Matrix: they come in through ports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from aim.config.root import Config
@@ -18,6 +17,7 @@ from aim.desired.desire import desire
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.errors import PlanError, SourceInvalid
+from aim.ledger import Ledger
 from aim.planner.document import digest, to_document, to_text
 from aim.planner.memory import Memory, remember
 from aim.planner.plan import Plan, make_plan
@@ -50,6 +50,8 @@ class Senses:
     homeserver: HomeserverReader
     recorded: RecordedReader
     now: Clock
+    roster: Roster = field(default_factory=Roster)
+    """Whoever gives sets of people numbers them by this one."""
 
 
 class Observer:
@@ -57,7 +59,7 @@ class Observer:
 
     def __init__(self, senses: Senses) -> None:
         self._senses = senses
-        self._roster = Roster()
+        self._roster = senses.roster
 
     async def directory(self, recorded: Recorded | None = None) -> Directory:
         """The complete directory. Raises SourceError, also if it is empty where it was not empty before."""
@@ -76,10 +78,14 @@ class Observer:
         """What is remembered. Raises StoreError."""
         return await self._senses.recorded.load(self._roster, self._senses.now())
 
-    async def world(self) -> World:
-        """Everything a plan depends on. Raises SourceError, HomeserverError, StoreError."""
+    async def world(self, directory: Directory | None = None) -> World:
+        """Everything a plan depends on; the directory is read, unless it is given.
+
+        Raises SourceError, HomeserverError, StoreError.
+        """
         recorded = await self.recorded()
-        directory = await self.directory(recorded)
+        if directory is None:
+            directory = await self.directory(recorded)
         observed = await self._senses.homeserver.observe(
             self._roster,
             self._roster.localparts(directory.everyone),
@@ -126,6 +132,7 @@ class Cycle:
     """What one cycle planned, and what became of it."""
 
     plan: Plan
+    """What this cycle was to do: the whole world's plan, restricted to the rooms it had for itself."""
     outcomes: tuple[Outcome, ...]
     agreed: bool = True
     """False: the plan was shown and declined."""
@@ -140,55 +147,26 @@ class Cycle:
         )
 
 
-class Ledger:
-    """Records outcomes while the cycle goes on, so that being killed loses no more than the last moment's."""
-
-    EVERY = 1.0
-    """Seconds."""
-
-    def __init__(
-        self, recorder: Recorder, cycle: int, plan: Plan, now: Clock, progress: Callable[[Outcome], None]
-    ) -> None:
-        self._recorder = recorder
-        self._cycle = cycle
-        self._now = now
-        self._progress = progress
-        self._positions = {action.identity: position for position, action in enumerate(plan.actions)}
-        self._fresh: dict[int, Outcome] = {}
-
-    def note(self, outcome: Outcome) -> None:
-        """One more outcome."""
-        self._fresh[self._positions[outcome.action.identity]] = outcome
-        self._progress(outcome)
-
-    @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Keeps it written while the body runs."""
-        ended = asyncio.Event()
-        keeper = asyncio.create_task(self._keep(ended))
-        try:
-            yield
-        finally:
-            # Not cancelled: a write that is broken off takes the connection with it, and the writer's lock.
-            ended.set()
-            await asyncio.gather(keeper, return_exceptions=True)
-
-    async def _keep(self, ended: asyncio.Event) -> None:
-        while not ended.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), self.EVERY)
-                return
-            fresh, self._fresh = self._fresh, {}
-            if fresh:
-                await self._recorder.record_outcomes(self._cycle, fresh, self._now())
-
-
 Agreement = Callable[[Plan], Awaitable[bool]]
 """Shows a plan to whoever decides; true if it may be carried out. May raise PlanError."""
 
 
 async def _always(_: Plan) -> bool:
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What who asks for a cycle wants to know, and to have a say in."""
+
+    agree: Agreement = _always
+    progress: Callable[[Outcome], None] = lambda _: None
+    """Told of each outcome at once."""
+    claim: Callable[[Plan], Plan] = lambda plan: plan
+    """Restricts the plan to what nobody else is working on. Called before anything is done."""
+
+
+NO_HOOKS = Hooks()
 
 
 class Reconciler(Observer):
@@ -198,31 +176,44 @@ class Reconciler(Observer):
         super().__init__(senses)
         self._recorder = recorder
         self._executor = executor
+        self._deciding = asyncio.Lock()
+        """Cycles decide one after the other, and act side by side."""
 
     async def cycle(
-        self,
-        stopping: asyncio.Event,
-        *,
-        agree: Agreement = _always,
-        progress: Callable[[Outcome], None] = lambda _: None,
+        self, stopping: asyncio.Event, hooks: Hooks = NO_HOOKS, directory: Directory | None = None
     ) -> Cycle:
-        """Gather, decide, and, if `agree` says so, act. Raises AimError if any of it can't be done at all."""
-        await self._settle_intents()
-        world = await self.world()
-        plan = make_plan(world)
-        if not await agree(plan):
-            return Cycle(plan, (), agreed=False)
-        await self._still_true(world, plan)
-        memory = remember(world, plan)
-        if not plan.due and not memory:
-            return Cycle(plan, ())
-        if world.recovering and world.recorded.recovery_since is None:
-            # First of all: a database that holds something, but not this, would look like a sound one.
-            await self._recorder.record_recovery(world.now)
-        cycle = await self._begin(plan, memory)
-        await self._record(memory, world)
+        """Gather, decide, and, if agreed, act. The directory is read, unless it is given.
+
+        Raises AimError if any of it can't be done at all.
+        """
+        async with self._deciding:
+            world = await self.world(directory)
+            whole = make_plan(world)
+            if not await hooks.agree(whole):
+                return Cycle(whole, (), agreed=False)
+            await self._still_true(world, whole)
+            memory = remember(world, whole)
+            plan = hooks.claim(whole)
+            if not plan.due and not memory:
+                return Cycle(plan, ())
+            if world.recovering and world.recorded.recovery_since is None:
+                # First of all: a database that holds something, but not this, would look like a sound one.
+                await self._recorder.record_recovery(world.now)
+            cycle = await self._begin(plan, memory)
+            await self._record(memory, world)
         if cycle is None:
             return Cycle(plan, ())
+        return Cycle(plan, await self._act(cycle, plan, world, stopping, hooks.progress))
+
+    async def _act(
+        self,
+        cycle: int,
+        plan: Plan,
+        world: World,
+        stopping: asyncio.Event,
+        progress: Callable[[Outcome], None],
+    ) -> tuple[Outcome, ...]:
+        """Carries the plan out, and records what became of it. Raises StoreError."""
         ledger = Ledger(self._recorder, cycle, plan, self._senses.now, progress)
         async with ledger.kept():
             outcomes = await self._executor.execute(
@@ -233,7 +224,7 @@ class Reconciler(Observer):
                 ledger.note,
             )
         await self._recorder.end_cycle(cycle, outcomes, self._senses.now())
-        return Cycle(plan, tuple(outcomes))
+        return tuple(outcomes)
 
     async def _still_true(self, world: World, plan: Plan) -> None:
         """Raises PlanError if the answer took long and a cycle would do something else by now."""
@@ -247,12 +238,17 @@ class Reconciler(Observer):
         """Grows with whatever a person decides beside us. Raises StoreError."""
         return await self._recorder.decisions()
 
-    async def _settle_intents(self) -> None:
+    async def settle(self, busy: frozenset[str] = frozenset()) -> None:
+        """Waits for rooms that were being made when somebody was killed; `busy` ones are being made just now.
+
+        Raises HomeserverError, StoreError.
+        """
         intents = await self._recorder.open_intents()
-        if intents:
+        left = {key: at for key, at in intents.items() if key not in busy}
+        if left:
             recorded = await self.recorded()
-            await self._executor.settle(intents, [room.room_id for room in recorded.rooms.values()])
-            await self._recorder.close_intents(intents.keys())
+            await self._executor.settle(left, [room.room_id for room in recorded.rooms.values()])
+            await self._recorder.close_intents(left.keys())
 
     async def _begin(self, plan: Plan, memory: Memory) -> int | None:
         """Records the cycle before anything of it is done; remembering alone needs no record."""

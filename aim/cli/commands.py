@@ -23,7 +23,7 @@ from aim.planner.document import digest, read_saved, to_document, to_text
 from aim.planner.plan import Plan
 from aim.planner.render import render, summary
 from aim.ports import Outcome
-from aim.reconciler import Agreement, Cycle
+from aim.reconciler import Agreement, Cycle, Hooks
 
 DONE, ERROR, CHANGES, HELD = 0, 1, 2, 3
 
@@ -117,7 +117,9 @@ async def _apply(config: Config, *, yes: bool, saved: str | None, unfold: bool) 
     with show.Bar("reading rooms") as reading, show.Bar("carrying out") as carrying:
         async with app.reconciling(config, "aim apply", reading.step, notice=show.notice) as reconciler:
             tally = _Tally(carrying)
-            return await reconciler.cycle(asyncio.Event(), agree=tally.watching(agree), progress=tally.tell)
+            await reconciler.settle()
+            hooks = Hooks(agree=tally.watching(agree), progress=tally.tell)
+            return await reconciler.cycle(asyncio.Event(), hooks)
 
 
 class _Tally:

@@ -45,6 +45,11 @@ class Metrics:
             "aim_actions", "Actions by type and outcome.", ["type", "outcome"], registry=self.registry
         )
         self._held = Gauge("aim_held_actions", "Actions that a guard holds.", registry=self.registry)
+        self._fights = Gauge(
+            "aim_fights",
+            "Corrections made again and again of late because somebody changes the same thing back.",
+            registry=self.registry,
+        )
         self._pending = Gauge(
             "aim_pending_users", "Entitled users who have no account yet.", registry=self.registry
         )
@@ -67,6 +72,14 @@ class Metrics:
         self._cycles.labels("failed" if failed else "done").inc()
         self._held.set(held)
         self._pending.set(pending)
+
+    def room_cycle(self, *, failed: bool) -> None:
+        """A cycle over the rooms that events touched came to its end."""
+        self._cycles.labels("failed" if failed else "done").inc()
+
+    def fights(self, number: int) -> None:
+        """So many corrections are made again and again."""
+        self._fights.set(number)
 
     def cycle_failed(self) -> None:
         """A cycle ended with an error before it could do all it had to."""

@@ -50,7 +50,7 @@ async def test_before_the_first_read_there_is_no_last_one() -> None:
 
 async def test_later_the_last_one_stays_in_force() -> None:
     daemon = a_daemon()
-    daemon._last_cycle = NOW
+    daemon._read_at = NOW
     line = await said_of_source(daemon)
     assert line["event"] == "the directory could not be read; the last good one stays in force"
     assert line["last_read"] == "2030-01-01T00:00:00+00:00"
@@ -66,7 +66,7 @@ def leaving(*, stays: list[str]) -> Scene:
 def held(scene: Scene) -> dict[str, str]:
     """What is said of each trip → whom it names."""
     with capture_logs() as logs:
-        a_daemon()._summarise(Cycle(scene.plan(), ()))
+        a_daemon()._teller.cycle(Cycle(scene.plan(), ()), whole=True)
     lines = [line for line in logs if line["event"] == "held by a guard"]
     assert all(line["remedy"].startswith("if that is right: aim approve sha256:") for line in lines)
     return {line["guard"].partition(":")[0]: line["people"] for line in lines}

@@ -9,10 +9,10 @@ from typing import cast
 
 import pytest
 
+from aim.ledger import Ledger
 from aim.planner.actions import Invite
 from aim.planner.plan import Plan, SourceCount
 from aim.ports import Outcome, OutcomeStatus, Recorder
-from aim.reconciler import Ledger
 from tests.unit.worlds import NOW
 
 INVITE = Invite(room="all", space="all", person="@ann:example.com", reason="in the directory")

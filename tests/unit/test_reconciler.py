@@ -20,7 +20,7 @@ from aim.planner.plan import Plan
 from aim.ports import OutcomeStatus
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
-from aim.reconciler import Cycle, Observer, Reconciler, Senses
+from aim.reconciler import Cycle, Hooks, Observer, Reconciler, Senses
 from aim.world.recorded import Approval
 from tests.unit.fakes import (
     RECORDS,
@@ -95,7 +95,9 @@ class Deployment:
         return Reconciler(self.senses, self.recorder, Provisioner(tools))
 
     async def cycle(self) -> Cycle:
-        return await self.reconciler().cycle(self.stopping)
+        reconciler = self.reconciler()
+        await reconciler.settle()
+        return await reconciler.cycle(self.stopping)
 
     def written(self) -> list[str]:
         """What was written anywhere since the start, in order."""
@@ -162,7 +164,7 @@ async def test_a_declined_plan_writes_nothing() -> None:
         shown.append(plan)
         return False
 
-    cycle = await deployment.reconciler().cycle(deployment.stopping, agree=no)
+    cycle = await deployment.reconciler().cycle(deployment.stopping, Hooks(agree=no))
     assert not cycle.agreed
     assert shown == [cycle.plan]
     assert deployment.written() == []
@@ -175,7 +177,7 @@ async def test_a_saved_plan_that_is_no_longer_true_writes_nothing() -> None:
         raise PlanError("the world has moved on")
 
     with pytest.raises(PlanError):
-        await deployment.reconciler().cycle(deployment.stopping, agree=stale)
+        await deployment.reconciler().cycle(deployment.stopping, Hooks(agree=stale))
     assert deployment.written() == []
 
 
@@ -186,7 +188,7 @@ async def test_an_answer_that_came_late_is_good_only_for_the_same_plan() -> None
         deployment.clock.time += timedelta(hours=1)
         return True
 
-    cycle = await deployment.reconciler().cycle(deployment.stopping, agree=after_lunch)
+    cycle = await deployment.reconciler().cycle(deployment.stopping, Hooks(agree=after_lunch))
     assert not cycle.failed
 
     async def somebody_left_meanwhile(plan: Plan) -> bool:
@@ -196,7 +198,7 @@ async def test_an_answer_that_came_late_is_good_only_for_the_same_plan() -> None
     deployment.start()
     deployment.make = staff(lab=["cid"])
     with pytest.raises(PlanError, match="moved on"):
-        await deployment.reconciler().cycle(deployment.stopping, agree=somebody_left_meanwhile)
+        await deployment.reconciler().cycle(deployment.stopping, Hooks(agree=somebody_left_meanwhile))
     assert deployment.written() == []
 
 

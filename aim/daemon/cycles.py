@@ -1,0 +1,176 @@
+"""Runs cycles for the daemon: over everything, or over the rooms that events touched.
+
+Several cycles act at once, each on rooms of its own: the queue knows which are taken. A room is given free
+when all that was to be done about it has an outcome, whatever the rest of its cycle still does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import structlog
+
+from aim.daemon.mirrored import LiveMirror
+from aim.daemon.queue import Queue
+from aim.daemon.telling import Teller
+from aim.directory.model import Directory
+from aim.errors import AimError
+from aim.planner.actions import AnyAction
+from aim.planner.fights import postponed, remembered
+from aim.planner.plan import Plan
+from aim.ports import Outcome, OutcomeStatus
+from aim.reconciler import Clock, Cycle, Hooks, Reconciler
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one cycle has taken for itself."""
+
+    left: Counter[str] = field(default_factory=Counter)
+    """Room → how many of its due actions have no outcome yet."""
+    failed: set[str] = field(default_factory=set)
+    """Rooms of which something failed, or could not be tried."""
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Cycles:
+    """Asks the reconciler for cycles, and keeps the queue's account of who works on what."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        queue: Queue,
+        teller: Teller,
+        now: Clock,
+        stopping: asyncio.Event,
+        mirror: LiveMirror | None = None,
+    ) -> None:
+        self._reconciler = reconciler
+        self._queue = queue
+        self._teller = teller
+        self._now = now
+        self._stopping = stopping
+        self._mirror = mirror
+        self._history: dict[str, tuple[datetime, ...]] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
+        self.freed = asyncio.Event()
+        """Set whenever a room is given free."""
+
+    async def whole(self, directory: Directory, decided: asyncio.Event) -> Cycle:
+        """A cycle over everything that nobody works on. `decided` is set when it begins to act.
+
+        Raises AimError.
+        """
+        await self._reconciler.settle(self._queue.busy)
+        busy = self._queue.busy
+
+        def mine(rooms: frozenset[str]) -> frozenset[str]:
+            taken = self._queue.occupy(rooms - busy)
+            # What others were at when we looked is looked at again when they are done.
+            self._queue.add(rooms - taken, self._now())
+            return taken
+
+        return await self._run(directory, _Work(decided=decided), mine, whole=True)
+
+    async def rooms(self, keys: frozenset[str], directory: Directory, decided: asyncio.Event) -> Cycle:
+        """A cycle over rooms that the queue gave us. Raises AimError."""
+
+        def mine(rooms: frozenset[str]) -> frozenset[str]:
+            for key in keys - rooms:
+                self._queue.done(key)
+            return rooms & keys
+
+        work = _Work(decided=decided, left=Counter(dict.fromkeys(keys, 1)))
+        return await self._run(directory, work, mine, whole=False)
+
+    async def finish(self) -> None:
+        """Waits until every room whose work is done is given free."""
+        await asyncio.gather(*self._releasing, return_exceptions=True)
+
+    async def _run(
+        self,
+        directory: Directory,
+        work: _Work,
+        mine: Callable[[frozenset[str]], frozenset[str]],
+        *,
+        whole: bool,
+    ) -> Cycle:
+        def claim(plan: Plan) -> Plan:
+            due = self._at_this_pace(plan)
+            rooms = mine(frozenset(action.room for action in due))
+            work.left = Counter(action.room for action in due if action.room in rooms)
+            work.decided.set()
+            chosen = {action.identity for action in due if action.room in rooms}
+            return _restricted(plan, lambda action: (whole and action.held) or action.identity in chosen)
+
+        def progress(outcome: Outcome) -> None:
+            self._teller.outcome(outcome)
+            self._count(work, outcome)
+
+        try:
+            cycle = await self._reconciler.cycle(
+                self._stopping, Hooks(progress=progress, claim=claim), directory
+            )
+        finally:
+            # What has no outcome now never gets one.
+            for room in +work.left:
+                self._queue.failed(room, self._now())
+            self.freed.set()
+            work.decided.set()
+        done = [outcome.action for outcome in cycle.outcomes if outcome.status is OutcomeStatus.DONE]
+        self._history = remembered(self._history, done, self._now())
+        return cycle
+
+    def _at_this_pace(self, plan: Plan) -> list[AnyAction]:
+        """What is due and does not have to wait because it was done too often."""
+        now = self._now()
+        waiting = postponed(plan.due, self._history, now)
+        for action in plan.due:
+            until = waiting.get(action.identity)
+            if until is not None:
+                self._teller.fight(action, until, now)
+                self._queue.add([action.room], until)
+        return [action for action in plan.due if action.identity not in waiting]
+
+    def _count(self, work: _Work, outcome: Outcome) -> None:
+        room = outcome.action.room
+        if room not in work.left:
+            return
+        if outcome.status is not OutcomeStatus.DONE:
+            work.failed.add(room)
+            if self._mirror is not None and outcome.action.room_id is not None:
+                # A refusal says that the room is not as we believed.
+                self._mirror.mark_stale(outcome.action.room_id)
+        work.left[room] -= 1
+        if not work.left[room]:
+            del work.left[room]
+            task = asyncio.create_task(self._release(room, failed=room in work.failed))
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
+
+    async def _release(self, room: str, *, failed: bool) -> None:
+        """Gives a room free, once the mirror has seen what was done to it."""
+        if self._mirror is not None:
+            try:
+                await self._mirror.barrier()
+            except AimError as error:
+                # The mirror is not current then, and is read again before anything else is decided.
+                _log.warning("the mirror fell behind", cause=error.message, remedy=error.remedy)
+        if failed and self._mirror is not None:
+            pause = self._queue.failed(room, self._now())
+            _log.info("a room is tried again", room=room, seconds=round(pause.total_seconds()))
+        else:
+            self._queue.done(room)
+        self.freed.set()
+
+
+def _restricted(plan: Plan, keep: Callable[[AnyAction], bool]) -> Plan:
+    """The plan with these actions only; itself if that is all of them."""
+    kept = tuple(action for action in plan.actions if keep(action))
+    return plan if len(kept) == len(plan.actions) else replace(plan, actions=kept)

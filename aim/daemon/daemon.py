@@ -1,0 +1,280 @@
+"""The daemon: looks at the source, listens to the homeserver, and runs a cycle when there is reason.
+
+A cycle over everything follows a change of the source, new accounts, a person's decision (`aim approve`,
+`aim rebind`), an earlier cycle that left something open, and in any case an hour after the last one. With a
+mirror an event in a room puts that room into the queue, and a cycle over it follows at once. SIGTERM ends it
+in the middle of a cycle: requests under way are finished, the rest is left for the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from aim.daemon.cycles import Cycles
+from aim.daemon.keeping import Keeper
+from aim.daemon.mirrored import LiveMirror
+from aim.daemon.queue import Queue
+from aim.daemon.telling import Teller
+from aim.directory.model import Directory
+from aim.errors import AimError, SourceError, StoreError
+from aim.ops.metrics import Metrics
+from aim.ports import Source
+from aim.reconciler import Clock, Cycle, Reconciler
+
+FULL_CYCLE = timedelta(hours=1)
+VERIFY = timedelta(hours=24)
+GRACE = 20.0
+"""Seconds that requests under way have after SIGTERM."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the daemon does something without being asked."""
+
+    look: float
+    """Seconds between two looks at the source."""
+    full: timedelta = FULL_CYCLE
+    """The longest time between two cycles, and so between two complete reads."""
+    verify: timedelta = VERIFY
+    """Each room of the mirror is compared with the homeserver once in this time."""
+
+
+class Daemon:
+    """Runs cycles until it is told to stop."""
+
+    def __init__(
+        self,
+        source: Source,
+        reconciler: Reconciler,
+        pace: Pace,
+        now: Clock,
+        metrics: Metrics,
+        mirror: LiveMirror | None = None,
+    ) -> None:
+        self._source = source
+        self._reconciler = reconciler
+        self._pace = pace
+        self._now = now
+        self._mirror = mirror
+        self._stopping = asyncio.Event()
+        self._queue = Queue()
+        self._teller = Teller(metrics)
+        self._cycles = Cycles(reconciler, self._queue, self._teller, now, self._stopping, mirror)
+        self._keeper = Keeper(mirror, pace.verify, self._stopping) if mirror is not None else None
+        self._woken = self._cycles.freed
+        self._fatal: AimError | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._directory: Directory | None = None
+        """The directory in force."""
+        self._read_at: datetime | None = None
+        self._looks_like: tuple[str, int] | None = None
+        """The source and people's decisions, as the directory in force and the wanted cycle know them."""
+        self._whole_wanted = False
+        self._last_whole: datetime | None = None
+        self._open = True
+        """The last cycle over everything left something to do, or there was none yet."""
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Raises StoreError if the database, and so the right to write, is lost."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        # It warns whenever a look takes longer than the interval.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        scheduler = AsyncIOScheduler(timezone="UTC")
+        scheduler.add_job(
+            self._tick,
+            "interval",
+            seconds=self._pace.look,
+            next_run_time=self._now(),
+            max_instances=1,
+            coalesce=True,
+        )
+        if self._mirror is not None:
+            self._mirror.on_change = self._changed
+        scheduler.start()
+        _log.info("started", interval=self._pace.look, mirror=self._mirror is not None)
+        try:
+            await self._work()
+        finally:
+            scheduler.pause()
+            await self._finish()
+            # Only now: it cancels what it has started.
+            scheduler.shutdown(wait=False)
+        if self._fatal is not None:
+            raise self._fatal
+        _log.info("stopped")
+
+    def stop(self) -> None:
+        """Ends the daemon as soon as requests under way are finished."""
+        self._stopping.set()
+        self._woken.set()
+
+    def _fail(self, error: AimError) -> None:
+        self._fatal = self._fatal or error
+        self.stop()
+
+    async def _finish(self) -> None:
+        tasks = {task for task in (*self._running, self._looking) if task is not None and not task.done()}
+        if tasks:
+            _log.info("stopping: finishing requests under way")
+            _, pending = await asyncio.wait(tasks, timeout=GRACE)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        await self._cycles.finish()
+
+    # -- reasons for a cycle -----------------------------------------------------------------------------
+
+    def _changed(self, room_ids: Collection[str]) -> None:
+        """Events touched these rooms."""
+        assert self._mirror is not None, "nobody else calls this"
+        keys = [key for room_id in room_ids if (key := self._mirror.key_of(room_id)) is not None]
+        self._queue.add(keys, self._now())
+        self._woken.set()
+
+    async def _tick(self) -> None:
+        """One look, in a task of its own, that can be waited for and cancelled without the scheduler's."""
+        self._looking = asyncio.create_task(self._look())
+        await asyncio.wait({self._looking})
+        if not self._looking.cancelled():
+            # Raises only for a defect, which the scheduler logs.
+            self._looking.result()
+
+    async def _look(self) -> None:
+        """One look at the source, at what people decided and at new accounts: is there reason for a cycle?"""
+        try:
+            if self._keeper is not None:
+                await self._keeper.tried.wait()
+            looks_like = (await self._source.fingerprint(), await self._reconciler.decisions())
+            if self._stopping.is_set() or not (await self._has_new_accounts() or self._is_due(looks_like)):
+                return
+            if self._must_read(looks_like):
+                self._directory = await self._reconciler.directory(await self._reconciler.recorded())
+                self._read_at = self._now()
+        except SourceError as error:
+            self._open = True
+            self._teller.source_failed(error, self._read_at)
+        except StoreError as error:
+            self._fail(error)
+        except AimError as error:
+            self._open = True
+            self._teller.cycle_failed(error)
+        else:
+            self._looks_like, self._whole_wanted = looks_like, True
+            self._woken.set()
+
+    async def _has_new_accounts(self) -> bool:
+        if self._mirror is None or self._directory is None or not self._mirror.current:
+            return False
+        return await self._mirror.poll_accounts(self._directory.roster.localparts(self._directory.everyone))
+
+    def _is_due(self, looks_like: tuple[str, int]) -> bool:
+        return (
+            self._open
+            or looks_like != self._looks_like
+            or self._last_whole is None
+            or self._now() - self._last_whole >= self._pace.full
+        )
+
+    def _must_read(self, looks_like: tuple[str, int]) -> bool:
+        return (
+            self._directory is None
+            or self._looks_like is None
+            or looks_like[0] != self._looks_like[0]
+            or self._read_at is None
+            or self._now() - self._read_at >= self._pace.full
+        )
+
+    # -- cycles ------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Begins cycles, one decision after the other, until told to stop."""
+        keeping = self._begin(self._keeper.keep(), self._fail) if self._keeper is not None else None
+        while not self._stopping.is_set():
+            await self._wait()
+            self._woken.clear()
+            directory = self._directory
+            if self._stopping.is_set() or directory is None:
+                continue
+            if self._whole_wanted:
+                self._whole_wanted = False
+                await self._decide(partial(self._whole, directory))
+            elif self._mirror is not None and (keys := self._queue.take(self._now())):
+                await self._decide(partial(self._rooms, keys, directory))
+        if keeping is not None:
+            await asyncio.wait({keeping}, timeout=GRACE)
+
+    async def _wait(self) -> None:
+        """Until something is due."""
+        due = self._queue.next_due() if self._mirror is not None else None
+        seconds = None if due is None else max(0.0, (due - self._now()).total_seconds())
+        if self._whole_wanted:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), seconds)
+
+    async def _decide(self, start: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:
+        """Begins a cycle, and waits until it has decided: what arrives meanwhile is one more reason for the
+        next one, and not a cycle of its own."""
+        decided = asyncio.Event()
+        self._begin(start(decided), self._fail)
+        await decided.wait()
+
+    def _begin(
+        self, work: Coroutine[None, None, None], failed: Callable[[AimError], None]
+    ) -> asyncio.Task[None]:
+        async def run() -> None:
+            try:
+                await work
+            except AimError as error:
+                failed(error)
+
+        task = asyncio.create_task(run())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _whole(self, directory: Directory, decided: asyncio.Event) -> None:
+        self._last_whole = self._now()
+        cycle = await self._attempt(self._cycles.whole(directory, decided), decided)
+        if cycle is None:
+            self._open = True
+            return
+        # With a mirror, what failed is in the queue, and new accounts are polled for.
+        self._open = self._mirror is None and bool(cycle.failed or cycle.plan.pending)
+        self._teller.cycle(cycle, whole=True)
+
+    async def _rooms(self, keys: frozenset[str], directory: Directory, decided: asyncio.Event) -> None:
+        cycle = await self._attempt(self._cycles.rooms(keys, directory, decided), decided)
+        if cycle is not None:
+            self._teller.cycle(cycle, whole=False)
+            if self._teller.has_news(cycle.plan):
+                # Problems and what is held are told of the whole, and recorded with it.
+                self._whole_wanted = True
+                self._woken.set()
+
+    async def _attempt(self, work: Awaitable[Cycle], decided: asyncio.Event) -> Cycle | None:
+        """The cycle, or None if it failed as a whole, which was told. Raises StoreError."""
+        try:
+            return await work
+        except StoreError:
+            raise
+        except AimError as error:
+            self._teller.cycle_failed(error)
+            return None
+        finally:
+            decided.set()

@@ -1,0 +1,43 @@
+"""What the daemon asks of the mirror. Implemented by `matrix.mirror`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import timedelta
+from typing import Protocol
+
+
+class LiveMirror(Protocol):
+    """The observed state, kept by the homeserver's transactions."""
+
+    on_change: Callable[[Collection[str]], None]
+    """Called with the ids of the rooms that a transaction or a reading changed."""
+
+    @property
+    def current(self) -> bool:
+        """An event of our own has come back since the start, and nothing has failed since."""
+        ...
+
+    async def begin(self) -> None:
+        """Wakes the stream and waits for an event of our own to come back. Raises AimError."""
+        ...
+
+    async def barrier(self) -> bool:
+        """True once everything that happened before this call has arrived. Raises AimError."""
+        ...
+
+    async def verify_next(self, interval: timedelta) -> None:
+        """Reads the room again that was not read for longest, if that is longer than `interval` ago."""
+        ...
+
+    async def poll_accounts(self, wanted: Collection[str]) -> bool:
+        """Whether somebody has an account now who had none; `wanted` are localparts. Raises AimError."""
+        ...
+
+    def mark_stale(self, room_id: str) -> None:
+        """This room is read again before anything is decided about it."""
+        ...
+
+    def key_of(self, room_id: str) -> str | None:
+        """Our key of a managed room, or None."""
+        ...

@@ -1,0 +1,129 @@
+"""What the daemon says of its cycles: log lines and metrics. Decides nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from aim.directory.model import Problem, Severity
+from aim.errors import AimError, SourceError
+from aim.ops.metrics import Metrics
+from aim.planner.actions import AnyAction, PersonAction
+from aim.planner.document import digest
+from aim.planner.fights import MOST, WINDOW, correction
+from aim.planner.guards import Trip, kind_of
+from aim.planner.plan import Plan
+from aim.planner.render import held_by
+from aim.ports import Outcome, OutcomeStatus
+from aim.reconciler import Cycle
+
+_NAMED = 5
+"""How many people a line of the log names."""
+
+_log = structlog.get_logger()
+
+
+class Teller:
+    """Says each thing once, until it changes."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._told: set[Problem | Trip] = set()
+        self._fights: dict[str, datetime] = {}
+        self._all_well = False
+        """The last cycle over everything ended well, and that was said."""
+
+    def source_failed(self, error: SourceError, last_read: datetime | None) -> None:
+        """The source gave nothing; what that means."""
+        self._all_well = False
+        facts = {"cause": error.message, "remedy": error.remedy}
+        if last_read is None:
+            _log.error("the directory could not be read; nothing is done until it can be", **facts)
+            return
+        _log.error(
+            "the directory could not be read; the last good one stays in force",
+            last_read=last_read.isoformat(timespec="seconds"),
+            **facts,
+        )
+
+    def cycle_failed(self, error: AimError) -> None:
+        """A cycle ended with an error before it could do all it had to."""
+        self._all_well = False
+        self._metrics.cycle_failed()
+        _log.error("cycle failed", cause=error.message, remedy=error.remedy)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Counts and logs one outcome."""
+        self._metrics.outcome(outcome)
+        action = outcome.action
+        facts = {"room": action.room, "target": action.target, "reason": action.reason}
+        if outcome.status is OutcomeStatus.DONE:
+            _log.info(str(action.type), **facts)
+        else:
+            _log.warning(str(action.type), outcome=str(outcome.status), cause=outcome.message, **facts)
+
+    def cycle(self, cycle: Cycle, *, whole: bool) -> None:
+        """What came of a cycle over everything, or over a few rooms."""
+        plan = cycle.plan
+        done = sum(outcome.status is OutcomeStatus.DONE for outcome in cycle.outcomes)
+        facts = {"done": done, "failed": len(cycle.failed), "held": len(plan.held)}
+        if not whole:
+            self._metrics.room_cycle(failed=bool(cycle.failed))
+            if cycle.outcomes:
+                _log.info("rooms looked at", **facts)
+            return
+        self._metrics.cycle(failed=bool(cycle.failed), held=len(plan.held), pending=plan.pending)
+        self._findings(plan)
+        # That all is well is said once, at the start and after trouble, and not whenever nothing happened.
+        level = _log.info if cycle.outcomes or not self._all_well else _log.debug
+        self._all_well = not cycle.failed
+        level("cycle done", pending=plan.pending, **facts)
+
+    def has_news(self, plan: Plan) -> bool:
+        """Whether the plan holds something, or has a problem, that was not told yet."""
+        return not self._told.issuperset({*plan.problems, *plan.trips})
+
+    def _findings(self, plan: Plan) -> None:
+        """Problems and trips, when they are not those of the last cycle."""
+        for problem in (problem for problem in plan.problems if problem not in self._told):
+            level = _log.info if problem.severity is Severity.INFO else _log.warning
+            level("problem", severity=str(problem.severity), subject=problem.subject, message=problem.message)
+        for trip in (trip for trip in plan.trips if trip not in self._told):
+            remedy = f"if that is right: aim approve {digest(plan)}"
+            people = _people_of(plan, trip)
+            _log.warning("held by a guard", guard=held_by(plan, trip), people=people, remedy=remedy)
+        self._told = {*plan.problems, *plan.trips}
+
+    def fight(self, action: AnyAction, until: datetime, now: datetime) -> None:
+        """A correction waits, because it was made again and again."""
+        name = correction(action)
+        self._fights = {key: at for key, at in self._fights.items() if now - at < WINDOW}
+        if name not in self._fights:
+            _log.error(
+                "the same correction is made again and again",
+                type=str(action.type),
+                room=action.room,
+                target=action.target,
+                times=f"more than {MOST} in {WINDOW // timedelta(minutes=1)} minutes",
+                next=until.isoformat(timespec="seconds"),
+                remedy="find out who, or what other program, changes it back",
+            )
+        self._fights[name] = now
+        self._metrics.fights(len(self._fights))
+
+
+def _people_of(plan: Plan, trip: Trip) -> str:
+    """The first of those whom a trip holds something about, and how many more there are."""
+    spaces = {trip.scope} & plan.parents.keys()
+    people = sorted(
+        {
+            action.person
+            for action in plan.held
+            if isinstance(action, PersonAction)
+            and kind_of(action) == trip.kind
+            and (not spaces or action.space in spaces)
+        }
+    )
+    more = f" and {len(people) - _NAMED} more" if len(people) > _NAMED else ""
+    return ", ".join(people[:_NAMED]) + more

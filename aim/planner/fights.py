@@ -1,0 +1,56 @@
+"""Fights: the same correction, made again and again because somebody changes the same thing back. Pure.
+
+In: what is due, and when which corrections were made of late. Out: which wait, and until when. Kicks and
+demotions become slower, and never stop; names and topics wait until the last ten minutes are calmer. One
+person's fight slows down nobody else's correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from aim.planner.actions import AnyAction, CreateRoom, SetRoomState, identity_of
+
+WINDOW = timedelta(minutes=10)
+MOST = 5
+"""So often within WINDOW a correction is made at full speed."""
+SLOW = timedelta(minutes=1)
+"""The time between two of them from then on."""
+
+History = Mapping[str, Sequence[datetime]]
+"""Correction (see `correction`) → when it was made, oldest first, UTC."""
+
+
+def correction(action: AnyAction) -> str:
+    """What is corrected: room, person or key, and kind, whatever level or content it is set to."""
+    return identity_of(action.type, action.room, action.target)
+
+
+def remembered(history: History, made: Iterable[AnyAction], now: datetime) -> dict[str, tuple[datetime, ...]]:
+    """The history with what was just made, without what is older than the window."""
+    recent = {key: tuple(at for at in times if now - at < WINDOW) for key, times in history.items()}
+    for action in made:
+        key = correction(action)
+        recent[key] = (*recent.get(key, ()), now)
+    return {key: times for key, times in recent.items() if times}
+
+
+def is_fight(times: Sequence[datetime], now: datetime) -> bool:
+    """Whether a correction made at these times is made too often."""
+    return sum(now - at < WINDOW for at in times) > MOST
+
+
+def postponed(actions: Iterable[AnyAction], history: History, now: datetime) -> dict[str, datetime]:
+    """Identity → not before, of those actions that wait."""
+    waiting: dict[str, datetime] = {}
+    for action in actions:
+        times = history.get(correction(action), ())
+        if isinstance(action, CreateRoom) or not is_fight(times, now):
+            continue
+        recent = [at for at in times if now - at < WINDOW]
+        # State can wait for calm; a person who must not be there can't.
+        until = recent[-MOST - 1] + WINDOW if isinstance(action, SetRoomState) else recent[-1] + SLOW
+        if until > now:
+            waiting[action.identity] = until
+    return waiting
