@@ -1,4 +1,5 @@
-"""`python -m bench`: measures the core on generated organisations, the start of the command line, and LDAP.
+"""`python -m bench`: measures the core on generated organisations, the start of the command line, LDAP and
+transactions.
 
 Each case and size runs in a process of its own, one after the other; a few minutes in all. `--small` runs
 the same at toy sizes in seconds, to see that everything works; `--markdown` prints what docs/performance.md
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from bench import ldap
+from bench import ldap, transactions
 from bench.cases import Case, as_json, measure, run_case
 from bench.report import Results, Table, machine, markdown, show, tables
 from bench.shape import SEED, Size
@@ -46,7 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ldap.measure_ldap(users, ldap.TOY_REPETITIONS if options.small else ldap.REPETITIONS)
             for users in (ldap.TOYS if options.small else ldap.SIZES)
         ]
-    found = [*tables(results, startup), *ldap.ldap_tables(directories)]
+    with progress.status("transactions"):
+        taken = transactions.measure_transactions(
+            transactions.TOY_REPETITIONS if options.small else transactions.REPETITIONS
+        )
+    found = [
+        *tables(results, startup),
+        *ldap.ldap_tables(directories),
+        *transactions.transaction_tables(taken),
+    ]
     _print(console, found, as_markdown=options.markdown)
 
 

@@ -58,6 +58,12 @@ async def new_stage(
 
 
 @pytest.fixture
+async def live_stage(new_stage: NewStage, pushing_synapses: SharedSynapses) -> Stage:
+    """A stage whose homeserver sends transactions to the daemon."""
+    return await new_stage(homeserver=await pushing_synapses.take())
+
+
+@pytest.fixture
 async def stage(new_stage: NewStage) -> Stage:
     """A stage with a prepared, empty database."""
     return await new_stage()

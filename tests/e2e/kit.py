@@ -197,6 +197,8 @@ class Stage:
             },
             "spaces": spaces(),
         }
+        if appservice.port is not None:
+            self.config["listen"] = {"host": "127.0.0.1", "port": appservice.port}
         if database is not None:
             self.config["database"] = {"url": database}
         self.configure()

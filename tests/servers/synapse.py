@@ -15,8 +15,9 @@ import asyncio
 import json
 import re
 import secrets
+import socket
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -47,6 +48,12 @@ class Appservice:
     as_token: str
     hs_token: str
     actor_token: str
+    port: int | None = None
+    """Where on loopback the homeserver sends it transactions; None: nowhere."""
+
+    @property
+    def url(self) -> str | None:
+        return f"http://127.0.0.1:{self.port}" if self.port else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -228,7 +235,18 @@ class Person:
         return await self.homeserver.request(method, path, body, token=self.token)
 
 
-def make_appservice(name: str = "aim", sender_localpart: str = "aim", actor_token: str = "") -> Appservice:
+def _quiet_port() -> int:
+    """A port that is free, and stays so: below those that the system gives to outgoing connections."""
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def make_appservice(
+    name: str = "aim", sender_localpart: str = "aim", actor_token: str = "", port: int | None = None
+) -> Appservice:
     """An appservice with new tokens; with an `actor_token` it acts through another one's actor."""
     return Appservice(
         id=name,
@@ -236,6 +254,7 @@ def make_appservice(name: str = "aim", sender_localpart: str = "aim", actor_toke
         as_token=secrets.token_hex(16),
         hs_token=secrets.token_hex(16),
         actor_token=actor_token or secrets.token_hex(16),
+        port=port,
     )
 
 
@@ -245,7 +264,7 @@ def write_registrations(
     """Two files: the listener at `url` (None: nothing is pushed), and the actor."""
     everyone = {"regex": f"@.*:{re.escape(server_name)}", "exclusive": False}
     return [
-        _write_registration(directory, appservice.id, url, appservice, []),
+        _write_registration(directory, appservice.id, url or appservice.url, appservice, []),
         _write_registration(directory, f"{appservice.id}-actor", None, appservice, [everyone]),
     ]
 
@@ -322,9 +341,13 @@ async def new_synapse(
 class SharedSynapses:
     """Hands out appservices that nobody has used yet, on Synapses that it starts as needed, one at a time."""
 
-    def __init__(self, directories: pytest.TempPathFactory, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, directories: pytest.TempPathFactory, session: aiohttp.ClientSession, *, pushing: bool = False
+    ) -> None:
+        """`pushing`: each appservice has a port of its own, to which its events are sent."""
         self._directories = directories
         self._session = session
+        self._pushing = pushing
         self._server: DemoSynapse | None = None
         self._admin_token = ""
         self._unused: list[Appservice] = []
@@ -341,17 +364,21 @@ class SharedSynapses:
     async def _start(self) -> DemoSynapse:
         await self.stop()
         directory = self._directories.mktemp("shared-synapse")
-        first = make_appservice("aim-0", "aim-0")
+        first = make_appservice("aim-0", "aim-0", port=self._port())
         files = write_registrations(directory, first, SERVER_NAME)
         self._unused = [first]
         # One actor can act for all: it may act as anybody.
         for name in (f"aim-{number}" for number in range(1, TENANTS)):
-            self._unused.append(make_appservice(name, name, first.actor_token))
-            files.append(_write_registration(directory, name, None, self._unused[-1], []))
+            made = make_appservice(name, name, first.actor_token, self._port())
+            self._unused.append(made)
+            files.append(_write_registration(directory, name, made.url, made, []))
         server = DemoSynapse(directory / "data", SERVER_NAME, files)
         await server.start()
         self._admin_token = await server.register(ADMIN, secrets.token_hex(8), admin=True)
         return server
+
+    def _port(self) -> int | None:
+        return _quiet_port() if self._pushing else None
 
 
 @pytest.fixture(scope="session")
@@ -360,6 +387,16 @@ async def shared_synapses(
 ) -> AsyncIterator[SharedSynapses]:
     """Where `homeserver` comes from."""
     shared = SharedSynapses(tmp_path_factory, http_session)
+    yield shared
+    await shared.stop()
+
+
+@pytest.fixture(scope="session")
+async def pushing_synapses(
+    tmp_path_factory: pytest.TempPathFactory, http_session: aiohttp.ClientSession
+) -> AsyncIterator[SharedSynapses]:
+    """The same for appservices that are sent transactions."""
+    shared = SharedSynapses(tmp_path_factory, http_session, pushing=True)
     yield shared
     await shared.stop()
 
