@@ -5,7 +5,7 @@ For reports of faults: the shape of the directory, its ids, classes and flags st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from aim.directory import dn
 from aim.directory.entries import Entry, Rules, Value, text
@@ -30,7 +30,7 @@ def in_use(entries: Iterable[Entry], rules: Rules) -> Iterator[Entry]:
 
 def redacted(entries: Iterable[Entry], rules: Rules) -> Iterator[Entry]:
     """The same, with every name replaced."""
-    pseudonyms = _Pseudonyms()
+    pseudonyms = _Pseudonyms(_KEPT | {name.lower() for name in rules.enabled})
     for entry in in_use(entries, rules):
         made = {name: pseudonyms.of_values(name, values) for name, values in entry.attributes.items()}
         yield Entry(pseudonyms.of_dn(entry.dn), made)
@@ -39,12 +39,14 @@ def redacted(entries: Iterable[Entry], rules: Rules) -> Iterator[Entry]:
 class _Pseudonyms:
     """Hands out names in the order in which the real ones are met."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Set[str]) -> None:
+        """`kept`: attributes whose values stay as they are."""
+        self._kept = kept
         self._names: dict[str, str] = {}
 
     def of_values(self, attribute: str, values: Sequence[Value]) -> list[Value]:
         """The values of one attribute."""
-        if attribute in _KEPT:
+        if attribute in self._kept:
             return list(values)
         if attribute in _DNS:
             return [self.of_dn(text(value)) for value in values]

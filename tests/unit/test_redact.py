@@ -99,3 +99,11 @@ def test_equal_names_stay_equal_however_they_are_spelled() -> None:
     one, two = redacted([person, group], RULES)
     assert two.attributes["uniquemember"][0] == f"{one.dn}#'0101'B"
     assert two.attributes["memberuid"] == one.attributes["uid"]
+
+
+def test_what_disables_an_account_stays_readable() -> None:
+    rules = Rules.of(enabled="accountActive")
+    entry = Entry("uid=ann,dc=example", {"uid": ["ann"], "accountactive": ["FALSE"]})
+    [made] = redacted([entry], rules)
+    assert made.attributes["accountactive"] == ["FALSE"]
+    assert made.attributes["uid"] != ["ann"]
