@@ -10,7 +10,7 @@ Two ways, the first that is permitted:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import AsyncIterator, Collection, Container, Mapping, Set
 from enum import StrEnum
 
 from mautrix.api import Path, PathBuilder, SynapseAdminPath
@@ -22,6 +22,9 @@ from aim.matrix.parse import mapping
 from aim.matrix.transport import PARALLELISM, ReadTransport
 
 _PAGE = 1000
+_NEWEST = 50
+"""How many of the newest accounts one poll looks at."""
+_NEWEST_FIRST = {"order_by": "creation_ts", "dir": "b"}
 
 
 class AccountsWay(StrEnum):
@@ -60,21 +63,40 @@ class Accounts:
 
         Raises HomeserverError.
         """
-        if not self._admin_api:
-            return None
         found: set[str] = set()
-        token: str | None = None
-        while (page := await self._page(token, _PAGE)) is not None:
-            users = page.get("users")
-            for user in users if isinstance(users, list) else []:
-                name = mapping(user).get("name")
-                parts = mxid.split(name) if isinstance(name, str) else None
-                if parts is not None and parts[1] == self._server_name and parts[0] in wanted:
-                    found.add(parts[0])
-            before, token = token, _token(page)
-            if token is None or token == before:
-                return found
-        return None
+        async for names in self._pages(_PAGE):
+            if names is None:
+                return None
+            found.update(name for name in names if name in wanted)
+        return found
+
+    async def everyone(self) -> set[str] | None:
+        """The localparts of all accounts in that list; None if that is not permitted.
+
+        Raises HomeserverError.
+        """
+        found: set[str] = set()
+        async for names in self._pages(_PAGE):
+            if names is None:
+                return None
+            found.update(names)
+        return found
+
+    async def newest(self, known: Container[str]) -> set[str] | None:
+        """The localparts of the newest accounts, as far as they are not `known`; None if not permitted.
+
+        Looks at one page after the other until all on one are known: accounts of one second come in the order
+        of their names. Raises HomeserverError.
+        """
+        found: set[str] = set()
+        async for names in self._pages(_NEWEST, _NEWEST_FIRST):
+            if names is None:
+                return None
+            new = [name for name in names if name not in known]
+            if not new:
+                break
+            found.update(new)
+        return found
 
     async def asked(self, localparts: Collection[str]) -> set[str]:
         """Those of the localparts who have an account, by acting as each of them.
@@ -94,9 +116,34 @@ class Accounts:
             raise
         return True
 
-    async def _page(self, token: str | None, size: int) -> dict[str, object] | None:
+    async def _pages(
+        self, size: int, order: Mapping[str, str] | None = None
+    ) -> AsyncIterator[list[str] | None]:
+        """The localparts of each page of the list; None, and nothing after it, if we may not have it."""
+        token: str | None = None
+        while True:
+            page = await self._page(token, size, order) if self._admin_api else None
+            yield None if page is None else self._localparts(page)
+            before, token = token, None if page is None else _token(page)
+            if token is None or token == before:
+                return
+
+    def _localparts(self, page: Mapping[str, object]) -> list[str]:
+        """The local users on a page."""
+        users, found = page.get("users"), []
+        for user in users if isinstance(users, list) else []:
+            name = mapping(user).get("name")
+            parts = mxid.split(name) if isinstance(name, str) else None
+            if parts is not None and parts[1] == self._server_name:
+                found.append(parts[0])
+        return found
+
+    async def _page(
+        self, token: str | None, size: int, order: Mapping[str, str] | None = None
+    ) -> dict[str, object] | None:
         """One page, or None if we may not have it."""
         query = {
+            **(order or {}),
             "limit": str(size),
             # Without it locked accounts are left out; they keep their memberships, so they can take invites.
             "locked": "true",

@@ -5,18 +5,22 @@ In: where the homeserver is and who we are there. Out: a Reader, and only from `
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
+from aim.directory.roster import Roster
 from aim.matrix import mxid
 from aim.matrix.accounts import Accounts
+from aim.matrix.mirror import Hooks, Mirror
 from aim.matrix.observe import Reader
 from aim.matrix.parallel import Progress
 from aim.matrix.parse import Home
 from aim.matrix.transport import PARALLELISM, READ_TIMEOUT, ReadTransport, Retries, Transport, open_transport
 from aim.matrix.write import Writer
+from aim.ports import MirrorStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,8 @@ class Writing:
 
     reader: Reader
     writer: Writer
+    mirror: Callable[[Roster, MirrorStore, Callable[[], datetime], Hooks], Mirror]
+    """Makes a mirror of this homeserver; sends nothing by itself."""
 
 
 @asynccontextmanager
@@ -90,7 +96,20 @@ async def open_writer(
     connect = connect or Connect()
     async with _open(homeserver, connect) as transport:
         reader = _reader(homeserver, transport.reading(), connect, progress)
-        yield Writing(reader, Writer(transport, homeserver.home))
+
+        def mirror(roster: Roster, store: MirrorStore, now: Callable[[], datetime], hooks: Hooks) -> Mirror:
+            return Mirror(
+                transport,
+                homeserver.home,
+                roster,
+                store,
+                accounts(homeserver, transport.reading(), connect.parallelism),
+                now=now,
+                hooks=hooks,
+                parallelism=connect.parallelism,
+            )
+
+        yield Writing(reader, Writer(transport, homeserver.home), mirror)
 
 
 @asynccontextmanager
@@ -131,6 +150,7 @@ def _reader(
         transport,
         homeserver.home,
         accounts(homeserver, transport, connect.parallelism),
+        admin=homeserver.admin,
         parallelism=connect.parallelism,
         progress=progress,
     )

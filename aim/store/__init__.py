@@ -1,6 +1,6 @@
-"""The store: what we remember, in Postgres. Implements the ports RecordedReader and Recorder.
+"""The store: what we remember, in Postgres. Implements the ports RecordedReader, Recorder and MirrorStore.
 
-    wiring ─► recorded, decisions, recorder ─► schema, lock, connection ─► queries (*.sql)
+    wiring ─► recorded, decisions, recorder ─► mirror ─► schema, lock, connection ─► queries (*.sql)
        └────► embedded ─► binaries
 
 The reader can't write; the recorder exists only for the holder of the writer's lock; decisions of a person
@@ -9,12 +9,14 @@ The reader can't write; the recorder exists only for the holder of the writer's 
 
 from aim.store.decisions import DecisionStore
 from aim.store.embedded import embedded
+from aim.store.mirror import PostgresMirror
 from aim.store.recorded import RecordedStore
 from aim.store.recorder import RecorderStore
 from aim.store.wiring import open_decisions, open_reader, open_writer
 
 __all__ = [
     "DecisionStore",
+    "PostgresMirror",
     "RecordedStore",
     "RecorderStore",
     "embedded",

@@ -7,6 +7,7 @@ nothing here migrates. A database without our schema is a fresh one.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -36,6 +37,7 @@ class RecordedStore:
                 return Recorded()
             state = await connection.fetchrow(QUERIES["load_state"])
             assert state is not None, "the row of aim.state is made with the table and never deleted"
+            lapsed, regained = await _changed(connection, roster)
             return Recorded(
                 fresh=state["fresh"],
                 recovery_since=state["recovery_since"],
@@ -43,6 +45,12 @@ class RecordedStore:
                 rooms=await _rooms(connection),
                 seen={row["user_id"]: Seen(*row) for row in await connection.fetch(QUERIES["load_seen"])},
                 entitled=await _entitled(connection, roster),
+                lapsed=lapsed,
+                regained=regained,
+                caused={
+                    row["room_id"]: roster.people(row["localparts"])
+                    for row in await connection.fetch(QUERIES["load_caused"])
+                },
                 done=tuple(
                     Done(*row) for row in await connection.fetch(QUERIES["load_done"], now - GUARD_WINDOW)
                 ),
@@ -94,3 +102,18 @@ async def _entitled(connection: asyncpg.Connection, roster: Roster) -> Mapping[s
         room_key: roster.people(localparts)
         async for room_key, localparts in connection.cursor(QUERIES["load_entitled"], prefetch=50)
     }
+
+
+async def _changed(
+    connection: asyncpg.Connection, roster: Roster
+) -> tuple[Mapping[str, People], Mapping[str, Mapping[int, datetime]]]:
+    """Room key → who is entitled no more; room key → who is again, and since when."""
+    lapsed: dict[str, list[int]] = defaultdict(list)
+    regained: dict[str, dict[int, datetime]] = defaultdict(dict)
+    for row in await connection.fetch(QUERIES["load_changed"]):
+        person = roster.number(row["localpart"])
+        if row["lapsed_at"] is not None:
+            lapsed[row["room_key"]].append(person)
+        else:
+            regained[row["room_key"]][person] = row["regained_at"]
+    return {key: People(people) for key, people in lapsed.items()}, dict(regained)

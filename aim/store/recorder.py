@@ -16,9 +16,10 @@ import asyncpg
 from aim.errors import StoreError
 from aim.ports import Outcome, OutcomeStatus
 from aim.store import schema
-from aim.store.connection import BATCH, connected
+from aim.store.connection import BATCH, Session, connected
 from aim.store.decisions import insert_approvals, replace_seen
 from aim.store.lock import holder_name, writers_lock
+from aim.store.mirror import PostgresMirror
 from aim.store.queries import QUERIES
 from aim.store.recorded import RecordedStore
 from aim.world.recorded import Approval, Done, RecordedRoom, Seen
@@ -29,6 +30,11 @@ _KEEP_DONE = timedelta(days=1)
 
 class RecorderStore(RecordedStore):
     """Recorder over the session that holds the writer's lock. All methods: see ports.Recorder."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.mirror = PostgresMirror(session)
+        """The mirror's store, through the same session: whoever lost the lock can't write it either."""
 
     async def begin_cycle(self, plan_json: str, digest: str, now: datetime) -> int:
         """A cycle that still seems to run was killed, and is marked as interrupted."""
@@ -91,6 +97,27 @@ class RecorderStore(RecordedStore):
         async with self._session.transaction() as connection:
             await connection.executemany(
                 QUERIES["record_entitled"], [(key, list(localparts), now) for key, localparts in new.items()]
+            )
+
+    async def record_lapsed(
+        self, lapsed: Mapping[str, Collection[str]], regained: Mapping[str, Collection[str]], now: datetime
+    ) -> None:
+        """Those of `record_entitled` only."""
+        async with self._session.transaction() as connection:
+            for query, rooms in (("record_lapsed", lapsed), ("record_regained", regained)):
+                await connection.executemany(
+                    QUERIES[query], [(key, list(localparts), now) for key, localparts in rooms.items()]
+                )
+
+    async def record_caused(self, room_id: str, localpart: str) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["record_caused"], room_id, localpart)
+
+    async def forget_caused(self, returned: Mapping[str, Collection[str]]) -> None:
+        async with self._session.transaction() as connection:
+            await connection.executemany(
+                QUERIES["forget_caused"],
+                [(room_id, list(localparts)) for room_id, localparts in returned.items()],
             )
 
     async def record_held(self, identities: Collection[str]) -> None:

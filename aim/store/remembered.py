@@ -81,20 +81,29 @@ class RememberingRecorder:
         async with self._remembering(with_caused):
             await self._recorder.record_caused(room_id, localpart)
 
+    async def forget_caused(self, returned: Mapping[str, Collection[str]]) -> None:
+        def without_caused(known: Recorded) -> Recorded:
+            return replace(known, caused=_less(known.caused, self._people(returned)))
+
+        async with self._remembering(without_caused):
+            await self._recorder.forget_caused(returned)
+
     async def record_lapsed(
         self, lapsed: Mapping[str, Collection[str]], regained: Mapping[str, Collection[str]], now: datetime
     ) -> None:
+        gone, back = self._people(lapsed), self._people(regained)
+
         def with_lapsed(known: Recorded) -> Recorded:
+            since = {key: dict(people) for key, people in known.regained.items()}
+            for key, people in gone.items():
+                for person in people & People(since.get(key, ())):
+                    del since[key][person]
+            for key, people in back.items():
+                since.setdefault(key, {}).update(dict.fromkeys(people, now))
             return replace(
                 known,
-                lapsed=_less(_more(known.lapsed, self._people(lapsed)), self._people(regained)),
-                regained={
-                    **known.regained,
-                    **{
-                        key: {**known.regained.get(key, {}), **dict.fromkeys(people, now)}
-                        for key, people in self._people(regained).items()
-                    },
-                },
+                lapsed=_less(_more(known.lapsed, gone), back),
+                regained={key: people for key, people in since.items() if people},
             )
 
         async with self._remembering(with_lapsed):

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aim.ports import RecordedReader, Recorder
+from aim.ports import RecordedReader
 from aim.store.decisions import DecisionStore, nothing_to_decide, open_decision_store
 from aim.store.embedded import embedded
 from aim.store.recorded import NothingRecorded, open_recorded
-from aim.store.recorder import open_recorder
+from aim.store.recorder import RecorderStore, open_recorder
 
 
 @asynccontextmanager
@@ -30,8 +30,9 @@ async def open_reader(database_url: str | None, data_dir: Path) -> AsyncIterator
 @asynccontextmanager
 async def open_writer(
     database_url: str | None, data_dir: Path, *, name: str = "aim", wait: bool = False
-) -> AsyncIterator[Recorder]:
-    """What we remember, to read and write, for as long as we are the one writer; migrated.
+) -> AsyncIterator[RecorderStore]:
+    """What we remember, to read and write, for as long as we are the one writer; migrated. The port
+    MirrorStore is its `mirror`.
 
     `name` is the command (`aim run`), told to others who want to write. Raises StoreBusy if there is another
     writer, unless told to `wait` until it leaves; raises StoreError.

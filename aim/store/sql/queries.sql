@@ -57,6 +57,16 @@ select user_id, localpart, weak_id, first_seen, gone_since from aim.seen order b
 -- One row for a room: an array is several times cheaper to transfer and decode than a row for each person.
 select room_key, array_agg(localpart) as localparts from aim.entitled group by room_key order by room_key;
 
+-- name: load_changed
+-- Of those who were ever entitled, the few who are not any more or are again.
+select room_key, localpart, lapsed_at, regained_at
+from aim.entitled
+where lapsed_at is not null or regained_at is not null
+order by room_key, localpart;
+
+-- name: load_caused
+select room_id, array_agg(localpart) as localparts from aim.caused group by room_id order by room_id;
+
 -- name: load_done
 select identity, kind, space, person, at from aim.done where at >= $1 order by id;
 
@@ -136,6 +146,18 @@ update aim.state set source = $1 where source is distinct from $1;
 insert into aim.entitled (room_key, localpart, since) select $1, unnest($2::text[]), $3
 on conflict do nothing;
 
+-- name: record_lapsed
+update aim.entitled set lapsed_at = $3, regained_at = null where room_key = $1 and localpart = any ($2::text[]);
+
+-- name: record_regained
+update aim.entitled set lapsed_at = null, regained_at = $3 where room_key = $1 and localpart = any ($2::text[]);
+
+-- name: record_caused
+insert into aim.caused (room_id, localpart) values ($1, $2) on conflict (room_id, localpart) do update set at = now();
+
+-- name: forget_caused
+delete from aim.caused where room_id = $1 and localpart = any ($2::text[]);
+
 
 -- Guards ------------------------------------------------------------------------------------------------------------
 
@@ -161,3 +183,146 @@ select decisions from aim.state;
 insert into aim.approvals (identity, approved_by, approved_at, until, digest)
 select identity, approved_by, $4, until, $5
 from unnest($1::text[], $2::text[], $3::timestamptz[]) as approval (identity, approved_by, until);
+
+
+-- The mirror: reading -------------------------------------------------------------------------------------------------
+
+-- name: mirror_facts
+select control_room, counter_sent, counter_seen, complete, accounts_read_at, default_room_version from aim.mirror;
+
+-- name: mirror_rooms
+select room_id, stale, verified_at from aim.mirror_rooms;
+
+-- name: mirror_state
+select room_id, type, state_key, sender, origin_server_ts, event_id, content from aim.mirror_state;
+
+-- name: mirror_doubts
+select room_id, type, state_key from aim.mirror_doubts;
+
+-- name: mirror_accounts
+select localpart from aim.mirror_accounts;
+
+-- name: mirror_members
+-- One row for each room and kind of member, as arrays: see load_entitled. The local ones by localpart ($1: our server
+-- name, the part behind the first colon; $2: the bot's MXID). Of those who left, only who did so by themselves.
+with member as (
+    select
+        room_id,
+        membership,
+        case
+            when user_id = $2 then 'bot'
+            when substr(user_id, strpos(user_id, ':') + 1) = $1 then 'local'
+            else 'foreign'
+        end as kind,
+        user_id,
+        case when membership = 'leave' then origin_server_ts end as sent
+    from aim.mirror_members
+    where membership <> 'leave' or own or user_id = $2
+)
+select
+    room_id,
+    membership,
+    kind,
+    array_agg(case when kind = 'local' then substr(user_id, 2, strpos(user_id, ':') - 2) else user_id end) as names,
+    case when membership = 'leave' then array_agg(sent) end as sent
+from member
+group by room_id, membership, kind;
+
+-- name: mirror_members_of
+select user_id, membership, own, origin_server_ts, event_id from aim.mirror_members where room_id = $1;
+
+-- name: mirror_stamps
+select room_id, user_id, event_id, origin_server_ts
+from aim.mirror_members
+join unnest($1::text[], $2::text[]) as wanted (room_id, user_id) using (room_id, user_id);
+
+-- name: mirror_by_event
+select room_id, user_id from aim.mirror_members where event_id = any ($1::text[]);
+
+-- name: transaction_digest
+select digest from aim.transactions where txn_id = $1;
+
+
+-- The mirror: writing -------------------------------------------------------------------------------------------------
+
+-- name: mirror_drop_state
+delete from aim.mirror_state where room_id = any ($1::text[]);
+
+-- name: mirror_drop_members
+delete from aim.mirror_members where room_id = any ($1::text[]);
+
+-- name: mirror_drop_doubts
+delete from aim.mirror_doubts where room_id = any ($1::text[]);
+
+-- name: mirror_drop_rooms
+delete from aim.mirror_rooms where room_id = any ($1::text[]);
+
+-- name: mirror_put_rooms
+insert into aim.mirror_rooms (room_id, stale, verified_at)
+select * from unnest($1::text[], $2::boolean[], $3::timestamptz[])
+on conflict (room_id) do update set stale = excluded.stale, verified_at = excluded.verified_at;
+
+-- name: mirror_remove_state
+delete from aim.mirror_state
+using unnest($1::text[], $2::text[], $3::text[]) as gone (room_id, type, state_key)
+where mirror_state.room_id = gone.room_id and mirror_state.type = gone.type and mirror_state.state_key = gone.state_key;
+
+-- name: mirror_remove_members
+delete from aim.mirror_members
+using unnest($1::text[], $2::text[]) as gone (room_id, user_id)
+where mirror_members.room_id = gone.room_id and mirror_members.user_id = gone.user_id;
+
+-- name: mirror_put_state
+insert into aim.mirror_state (room_id, type, state_key, sender, origin_server_ts, event_id, content)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[])
+on conflict (room_id, type, state_key) do update
+set sender = excluded.sender,
+    origin_server_ts = excluded.origin_server_ts,
+    event_id = excluded.event_id,
+    content = excluded.content;
+
+-- name: mirror_put_members
+insert into aim.mirror_members (room_id, user_id, membership, own, origin_server_ts, event_id)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::bigint[], $6::text[])
+on conflict (room_id, user_id) do update
+set membership = excluded.membership,
+    own = excluded.own,
+    origin_server_ts = excluded.origin_server_ts,
+    event_id = excluded.event_id;
+
+-- name: mirror_settle
+delete from aim.mirror_doubts
+using unnest($1::text[], $2::text[], $3::text[]) as settled (room_id, type, state_key)
+where mirror_doubts.room_id = settled.room_id
+  and mirror_doubts.type = settled.type
+  and mirror_doubts.state_key = settled.state_key;
+
+-- name: mirror_doubt
+insert into aim.mirror_doubts (room_id, type, state_key)
+select * from unnest($1::text[], $2::text[], $3::text[])
+on conflict do nothing;
+
+-- name: mirror_forget_accounts
+-- Joined, so that it takes no longer for a million of them.
+delete from aim.mirror_accounts
+where not exists (select from unnest($1::text[]) as kept (localpart) where kept.localpart = mirror_accounts.localpart);
+
+-- name: mirror_add_accounts
+insert into aim.mirror_accounts (localpart) select unnest($1::text[]) on conflict do nothing;
+
+-- name: mirror_put_facts
+-- What is null stays as it is; the counters only grow.
+update aim.mirror
+set control_room = coalesce($1, control_room),
+    counter_sent = greatest(counter_sent, $2),
+    counter_seen = greatest(counter_seen, $3),
+    complete = coalesce($4, complete),
+    accounts_read_at = coalesce($5, accounts_read_at),
+    default_room_version = coalesce($6, default_room_version);
+
+-- name: record_transaction
+insert into aim.transactions (txn_id, digest, at) values ($1, $2, $3)
+on conflict (txn_id) do update set digest = excluded.digest, at = excluded.at;
+
+-- name: prune_transactions
+delete from aim.transactions where at < $1;

@@ -1,0 +1,134 @@
+"""All copies, held in memory as they are stored: changed by exactly what was recorded, and only after that.
+
+In: the stored mirror at the start, then each MirrorChanges once the store has it. Out: Rooms, and what has to
+be read from the homeserver. No I/O but loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import chain
+
+from pyroaring import BitMap
+
+from aim.directory.roster import People, Roster
+from aim.matrix.mirror.apply import RoomCopy
+from aim.matrix.parse import Home
+from aim.ports import (
+    MirrorChanges,
+    MirroredRoom,
+    MirrorFacts,
+    MirrorStore,
+    StateKey,
+    StoredEvent,
+    StoredMember,
+)
+from aim.world.rooms import Room
+
+
+class Memory:
+    """The mirror but for its I/O."""
+
+    def __init__(self, home: Home, roster: Roster) -> None:
+        self._home = home
+        self.roster = roster
+        self.facts = MirrorFacts()
+        self.copies: dict[str, RoomCopy] = {}
+        self.doubts: dict[StateKey, int] = {}
+        """Key → a number that changes whenever it is doubted anew."""
+        self.due: set[str] = set()
+        """Rooms to be read again although they are believed, and their events with them."""
+        self._accounts = BitMap()
+        self._doubted = 0
+
+    async def load(self, store: MirrorStore) -> None:
+        """Takes over what is stored. Raises StoreError."""
+        contents = await store.load()
+        self.apply(
+            MirrorChanges(
+                rooms=contents.rooms,
+                events=[event for event in contents.events if event.key.room_id in contents.rooms],
+                doubts=contents.doubts,
+                accounts=contents.accounts,
+                facts=contents.facts,
+            )
+        )
+        async for group in store.members(self._home.server_name, self._home.bot):
+            copy = self.copies.get(group.room_id)
+            if copy is not None:
+                copy.put_members(group)
+
+    def apply(self, changes: MirrorChanges) -> set[str]:
+        """Follows what was recorded. Gives the ids of the rooms that it touched."""
+        for room_id in changes.dropped:
+            self._drop(room_id)
+        for room_id, condition in changes.rooms.items():
+            copy = self.copy_of(room_id)
+            copy.condition, copy.is_recorded = condition, True
+        for key in changes.gone:
+            if key.room_id in self.copies:
+                self.copies[key.room_id].remove(key)
+        rows: list[StoredEvent | StoredMember] = [*changes.events, *changes.members]
+        for row in rows:
+            self.copy_of(row.key.room_id).put(row)
+        for key in changes.settled:
+            self.doubts.pop(key, None)
+        for key in changes.doubts:
+            self._doubted += 1
+            self.doubts[key] = self._doubted
+        self._know(changes.accounts, only=changes.only_these_accounts)
+        self.facts = self.facts.changed_by(changes.facts)
+        keys = chain(changes.gone, changes.doubts, changes.settled, (row.key for row in rows))
+        return {*changes.dropped, *changes.rooms, *(key.room_id for key in keys)}
+
+    def copy_of(self, room_id: str) -> RoomCopy:
+        """The copy of that room, an empty stale one if there was none."""
+        copy = self.copies.get(room_id)
+        if copy is None:
+            copy = RoomCopy(room_id, self._home, self.roster, MirroredRoom(stale=True))
+            self.copies[room_id] = copy
+        return copy
+
+    def forget(self, room_id: str) -> None:
+        """Drops a copy of which nothing was ever recorded."""
+        self._drop(room_id)
+
+    def to_read(self) -> set[str]:
+        """Ids of the rooms to be read as a whole."""
+        return self.due | {room_id for room_id, copy in self.copies.items() if copy.condition.stale}
+
+    def question_everything(self) -> None:
+        """Makes all rooms stale. That they are is not recorded here: `complete` is to be, before."""
+        for copy in self.copies.values():
+            copy.condition = replace(copy.condition, stale=True)
+
+    def doubts_of(self, room_id: str) -> set[StateKey]:
+        """What of that room is in doubt."""
+        return {key for key in self.doubts if key.room_id == room_id}
+
+    def rooms(self) -> list[Room]:
+        """All rooms as they are now, as far as they are known."""
+        found = (copy.room() for copy in self.copies.values())
+        return [room for room in found if room is not None]
+
+    @property
+    def accounts(self) -> People:
+        """Local users of whom we know that they have an account."""
+        return People(self._accounts)
+
+    def has_account(self, localpart: str) -> bool:
+        number = self.roster.find(localpart)
+        return number is not None and number in self._accounts
+
+    def _know(self, localparts: Collection[str], *, only: bool) -> None:
+        if only:
+            self._accounts = BitMap(self.roster.people(localparts))
+        elif localparts:
+            self._accounts.update(self.roster.people(localparts))
+
+    def _drop(self, room_id: str) -> None:
+        self.copies.pop(room_id, None)
+        self.due.discard(room_id)
+        for key in self.doubts_of(room_id):
+            del self.doubts[key]

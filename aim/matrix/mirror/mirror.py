@@ -1,0 +1,254 @@
+"""The mirror: how the homeserver is, without asking it. Implements ports.HomeserverReader.
+
+    transactions ─► sift ─► judge ─► keeper ─► store, memory ─► Observed
+    homeserver ───► reading, people ───┘
+
+Transactions keep it; what they can't tell is read. It is *current* once an event of ours has come back
+through the stream: until then whoever observes gets everything read anew, which is as good.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from aim.directory.roster import Roster
+from aim.errors import HomeserverError, StoreError
+from aim.matrix.accounts import Accounts
+from aim.matrix.mirror.events import MEMBER
+from aim.matrix.mirror.judge import Judge
+from aim.matrix.mirror.keeper import Keeper, OnChange
+from aim.matrix.mirror.memory import Memory
+from aim.matrix.mirror.people import KnownAccounts
+from aim.matrix.mirror.reading import OnDifference, Reading
+from aim.matrix.mirror.sift import Sift, Sifted, digest, plain_id
+from aim.matrix.mirror.stream import Sender, Stream
+from aim.matrix.parallel import Progress
+from aim.matrix.parse import Home
+from aim.matrix.rooms import RoomVersions
+from aim.matrix.transport import PARALLELISM
+from aim.ports import MirrorFacts, MirrorStore
+from aim.world.managed import sort_out
+from aim.world.rooms import Observed
+
+log = logging.getLogger("aim.mirror")
+
+BARRIER_TIMEOUT = 30.0
+"""Seconds."""
+
+
+def _nobody(*_: object) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Whom the mirror tells what. None of them may raise."""
+
+    progress: Progress | None = None
+    """Rooms read, rooms in all, while everything is read."""
+    on_change: OnChange = _nobody
+    """Ids of the rooms of which something changed or came into doubt; the store has it already."""
+    on_difference: OnDifference = _nobody
+    """A room that was not as its events had told, and in how many keys."""
+
+
+class Mirror:
+    """The observed state of the managed rooms."""
+
+    def __init__(
+        self,
+        transport: Sender,
+        home: Home,
+        roster: Roster,
+        store: MirrorStore,
+        accounts: Accounts,
+        *,
+        now: Callable[[], datetime],
+        hooks: Hooks | None = None,
+        parallelism: int = PARALLELISM,
+    ) -> None:
+        """All numbers of people are those of `roster`. To be loaded before anything else is asked of it."""
+        hooks = hooks or Hooks()
+        self._home = home
+        self._roster = roster
+        self._memory = Memory(home, roster)
+        self._keeper = Keeper(self._memory, store, now, hooks.on_change)
+        self._stream = Stream(transport, home, self._keeper, parallelism)
+        self._reading = Reading(
+            transport,
+            home,
+            self._keeper,
+            self._fence,
+            parallelism=parallelism,
+            progress=hooks.progress,
+            on_difference=hooks.on_difference,
+        )
+        self._people = KnownAccounts(accounts, self._keeper)
+        self._versions = RoomVersions(transport)
+        self._control_rooms: set[str] = set()
+        self._begun = False
+        self._current = False
+        self._moved = False
+        """True if rooms changed since the stream was last tried."""
+
+    # -- the stream ------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Takes over what is stored. Raises StoreError."""
+        await self._keeper.load()
+
+    async def take(self, txn_id: str, events: object) -> None:
+        """Takes a transaction of the homeserver: its id, and the decoded list of its events.
+
+        A repeated one changes nothing; what can't be understood is skipped. Raises StoreError: then nothing
+        of it was taken, and the homeserver has to send it again.
+        """
+        async with self._keeper.turn:
+            try:
+                await self._take(txn_id, events)
+            except StoreError:
+                self._current = False
+                raise
+
+    async def _take(self, txn_id: str, events: object) -> None:
+        memory = self._memory
+        sifted = Sift(self._home, memory.copies, memory.facts.control_room, self._control_rooms).take(events)
+        self._control_rooms |= sifted.control_rooms
+        if sifted.malformed:
+            log.warning("%d events of a transaction can't be understood and are skipped", sifted.malformed)
+        if not sifted:
+            return
+        self._count(sifted)
+        members = [event.key for event in sifted.events if event.key.type == MEMBER]
+        redacted = [event_id for _, event_id in sifted.redactions]
+        transaction = plain_id(txn_id), digest(events)
+        record = await self._keeper.store.compare(transaction[0], members, redacted)
+        if record.digest == transaction[1]:
+            return
+        changes = Judge(self._home, memory.copies, memory.doubts, record, self._keeper.now()).judge(sifted)
+        self._moved = self._moved or bool(changes)
+        facts = MirrorFacts(counter_seen=sifted.counter)
+        await self._keeper.record(replace(changes, transaction=transaction, facts=facts))
+        if sifted.counter:
+            self._stream.came_back()
+
+    def _count(self, sifted: Sifted) -> None:
+        """What is being read at the moment is out of date."""
+        for room_id in sifted.rooms():
+            if room_id in self._memory.copies:
+                self._memory.copies[room_id].changes += 1
+
+    async def begin(self, appservice_id: str) -> None:
+        """Finds out how far the mirror can be believed, wakes the stream and waits for it: see `current`.
+
+        The bot must have an account, and the homeserver must be able to reach us. Raises HomeserverError (a
+        refusal that says what to do if it can't reach us), ConfigError if the token is another user's,
+        StoreError.
+        """
+        self._begun, self._current = True, False
+        if not await self._stream.open() or not self._memory.facts.complete:
+            await self._reading.question_everything()
+        await self._stream.ping(appservice_id)
+        version = await self._versions.default()
+        if version and version != self._memory.facts.default_room_version:
+            await self._keeper.note(MirrorFacts(default_room_version=version))
+        await self.barrier()
+
+    async def barrier(self, timeout: float = BARRIER_TIMEOUT) -> bool:  # noqa: ASYNC109 (it is shared)
+        """True once everything that the homeserver sent before this call has come; False after `timeout`
+        seconds. Raises HomeserverError, StoreError."""
+        try:
+            self._moved = False
+            passed = await self._stream.barrier(timeout)
+        except (HomeserverError, StoreError):
+            self._current = False
+            raise
+        self._current = passed and self._begun
+        return passed
+
+    async def _fence(self) -> bool:
+        return await self.barrier() if self._begun else False
+
+    @property
+    def current(self) -> bool:
+        """True if the stream was heard since `begin`, and nothing failed since."""
+        return self._current
+
+    # -- what is read ----------------------------------------------------------------------------------------
+
+    def want(self, room_ids: Collection[str]) -> None:
+        """These rooms are looked at although they carry no marker, as long as the bot is in them."""
+        self._reading.want(room_ids)
+
+    def mark_stale(self, room_id: str) -> None:
+        """The next refresh reads this room again: the homeserver has contradicted what we believe of it."""
+        self._memory.due.add(room_id)
+
+    async def refresh(self, rooms: Collection[str] | None = None) -> int:
+        """Reads what is stale or in doubt, of these rooms or of all; requests nothing if nothing is.
+
+        Gives the number of keys that were not as we believed. Raises HomeserverError, StoreError.
+        """
+        return await self._reading.refresh(rooms)
+
+    async def verify_next(self, interval: timedelta) -> None:
+        """Reads the room again that was verified the longest ago. To be called as often as there are rooms in
+        each `interval`; a call much earlier than that does nothing. Raises HomeserverError, StoreError.
+        """
+        if self._current and self._moved:
+            # An older database is told by the number: it has to grow with what we were told.
+            await self.barrier()
+        copies = [copy for copy in self._memory.copies.values() if not copy.condition.stale]
+        oldest = min(copies, key=lambda copy: _age(copy.condition.verified_at), default=None)
+        if oldest is None:
+            return
+        verified_at, share = oldest.condition.verified_at, interval / len(copies)
+        if verified_at is None or self._keeper.now() - verified_at >= share / 2:
+            self._memory.due.add(oldest.room_id)
+            await self._reading.refresh({oldest.room_id})
+
+    async def poll_accounts(self, wanted: Collection[str]) -> bool:
+        """Looks for new accounts, with one request as a rule. True if one of the `wanted` localparts has one
+        now that had none. Raises HomeserverError, StoreError."""
+        return await self._people.poll(wanted)
+
+    def key_of(self, room_id: str) -> str | None:
+        """Our key of a managed room, or None."""
+        copy = self._memory.copies.get(room_id)
+        room = copy.room() if copy is not None else None
+        return room.key if room is not None and room.marker is not None else None
+
+    # -- what it tells ---------------------------------------------------------------------------------------
+
+    async def observe(self, roster: Roster, wanted: Collection[str], known: Mapping[str, str]) -> Observed:
+        """See ports.HomeserverReader; `roster` must be the mirror's own. Raises StoreError, too."""
+        assert roster is self._roster, "people are numbered by one roster"
+        self._reading.recorded = frozenset(known.values())
+        if not self._current:
+            await self._reading.question_everything()
+        await self._reading.refresh(None)
+        await self._people.make_sure(wanted)
+        rooms = self._memory.rooms()
+        managed = sort_out(rooms, known)
+        asked_for = self._reading.wanted | self._reading.recorded
+        return Observed(
+            rooms=managed.rooms,
+            accounts=self._people.present() & roster.people(wanted),
+            duplicates=managed.duplicates,
+            newer=managed.newer,
+            server_name=self._home.server_name,
+            bot=self._home.bot,
+            default_room_version=self._memory.facts.default_room_version or await self._versions.default(),
+            unmanaged={
+                room.room_id: room for room in rooms if room.marker is None and room.room_id in asked_for
+            },
+            unseen=dict(self._reading.unseen),
+        )
+
+
+def _age(verified_at: datetime | None) -> tuple[bool, float]:
+    """Sorts what was never verified first."""
+    return verified_at is not None, 0.0 if verified_at is None else verified_at.timestamp()

@@ -1,0 +1,279 @@
+"""Reads from the homeserver what the mirror can't tell: whole rooms, and single keys in doubt.
+
+In: what is stale, due or doubted. Out: recorded changes. What is read is as old as the request: whatever the
+stream tells of the room meanwhile makes it worthless, and it is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from mautrix.api import Path
+
+from aim.errors import HomeserverRefused, HomeserverUnavailable
+from aim.matrix.mirror.apply import RoomCopy
+from aim.matrix.mirror.events import CREATE, MEMBER, content_of, rows_of, understood
+from aim.matrix.mirror.keeper import Keeper
+from aim.matrix.parallel import Progress, each
+from aim.matrix.parse import Home, mapping
+from aim.matrix.rooms import joined
+from aim.matrix.transport import Getter
+from aim.ports import MirrorChanges, MirroredRoom, MirrorFacts, StateKey, StoredEvent, StoredMember
+
+log = logging.getLogger("aim.mirror")
+
+TRIES = 5
+"""How often one thing is read at most if it changes again and again; then it waits for the next time."""
+MANY_DOUBTS = 10
+"""From so many on in one room, one request for all of it is cheaper."""
+
+Row = StoredEvent | StoredMember
+OnDifference = Callable[[str, int], None]
+"""Told the id of a room and how many of its keys were not as we believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """What was read, beside what we held."""
+
+    changed: list[Row] = field(default_factory=list)
+    gone: list[StateKey] = field(default_factory=list)
+    differences: int = 0
+    """Keys that mean something else than we believed, those in doubt aside."""
+
+
+class Reading:
+    """Reads rooms again; one call at a time."""
+
+    def __init__(
+        self,
+        transport: Getter,
+        home: Home,
+        keeper: Keeper,
+        barrier: Callable[[], Awaitable[bool]],
+        *,
+        parallelism: int,
+        progress: Progress | None,
+        on_difference: OnDifference,
+    ) -> None:
+        """`barrier` waits until what the homeserver has sent already has come."""
+        self._transport = transport
+        self._home = home
+        self._keeper = keeper
+        self._memory = keeper.memory
+        self._barrier = barrier
+        self._parallelism = parallelism
+        self._progress = progress
+        self._on_difference = on_difference
+        self._turn = asyncio.Lock()
+        self.wanted: frozenset[str] = frozenset()
+        """Rooms that are looked at without our marker."""
+        self.recorded: frozenset[str] = frozenset()
+        """Rooms that we remember as managed: they stay in sight if their marker is lost."""
+        self.unseen: dict[str, str] = {}
+        """Of these, what can't be read → why."""
+
+    def want(self, room_ids: Collection[str]) -> None:
+        """These are looked at, too, from the next refresh on."""
+        for room_id in set(room_ids) - self.wanted:
+            self.unseen.pop(room_id, None)
+            if room_id not in self._memory.copies:
+                self._memory.copy_of(room_id)
+        self.wanted = frozenset(room_ids)
+
+    async def question_everything(self) -> None:
+        """Whatever we hold may be wrong. Raises StoreError."""
+        await self._keeper.note(MirrorFacts(complete=False))
+        self._memory.question_everything()
+
+    async def refresh(self, rooms: Collection[str] | None) -> int:
+        """Reads what is to be read; sends nothing if that is nothing. Gives the number of differences.
+
+        Raises HomeserverError and StoreError; what was read by then is kept.
+        """
+        async with self._turn:
+            whole = rooms is None and not self._memory.facts.complete
+            if whole:
+                await self._discover()
+            self._gather_doubts()
+            due = self._memory.to_read()
+            chosen = sorted(due if rooms is None else due.intersection(rooms))
+            differences = sum(
+                await each(self._room, chosen, self._parallelism, self._progress if whole else None)
+            )
+            keys = [key for key in self._memory.doubts if rooms is None or key.room_id in rooms]
+            await each(self._key, sorted(keys), self._parallelism)
+            if whole:
+                await self._keeper.note(MirrorFacts(complete=True))
+            return differences
+
+    async def _discover(self) -> None:
+        for room_id in await joined(self._transport):
+            if room_id != self._memory.facts.control_room:
+                # Before it is read: from now on its events are seen.
+                self._memory.copy_of(room_id)
+
+    def _gather_doubts(self) -> None:
+        doubted: dict[str, int] = {}
+        for key in self._memory.doubts:
+            doubted[key.room_id] = doubted.get(key.room_id, 0) + 1
+            if key.type == MEMBER and key.state_key == self._home.bot:
+                # Where we may have been away, anything may have happened.
+                self._memory.due.add(key.room_id)
+        self._memory.due.update(room_id for room_id, count in doubted.items() if count >= MANY_DOUBTS)
+
+    # -- whole rooms -----------------------------------------------------------------------------------------
+
+    async def _room(self, room_id: str) -> int:
+        """Gives the number of differences to what was believed."""
+        fenced = False
+        for _ in range(TRIES):
+            copy = self._memory.copy_of(room_id)
+            before, believed = copy.changes, copy.is_known and not copy.condition.stale
+            try:
+                events = await self._transport.get(Path.v3.rooms[room_id].state)
+            except HomeserverRefused as error:
+                return await self._refused(copy, error, believed=believed)
+            rows = {row.key: row for row in rows_of(room_id, events, self._home)}
+            if copy.is_known and StateKey(room_id, CREATE, "") not in rows:
+                raise _not_a_state(room_id)
+            async with self._keeper.turn:
+                if self._memory.copies.get(room_id) is not copy or copy.changes != before:
+                    continue
+                comparison = await self._compare(copy, rows)
+                surprised = believed and comparison.differences > 0
+                if not surprised or fenced:
+                    await self._keep(copy, rows, comparison)
+                    return self._tell(room_id, comparison.differences if surprised else 0)
+            # The events that tell it may be under way.
+            await self._barrier()
+            fenced = True
+        log.info("room %s changes faster than it can be read: left for later", room_id)
+        if not self._memory.copy_of(room_id).is_recorded:
+            await self._keeper.record(MirrorChanges(rooms={room_id: MirroredRoom(stale=True)}))
+        return 0
+
+    def _tell(self, room_id: str, differences: int) -> int:
+        if differences:
+            log.warning("room %s was not as its events had told: %d differences", room_id, differences)
+            self._on_difference(room_id, differences)
+        return differences
+
+    async def _refused(self, copy: RoomCopy, error: HomeserverRefused, *, believed: bool) -> int:
+        """The homeserver does not show us the room."""
+        if error.status not in {403, 404}:
+            raise error
+        room_id = copy.room_id
+        async with self._keeper.turn:
+            if error.status == 403 and copy.is_managed and copy.members.bot not in {None, "join"}:
+                # We were put out. What we saw last is all that there is.
+                await self._settle(copy, _Comparison())
+                return 0
+            if room_id in self.wanted:
+                self.unseen[room_id] = error.message
+            await self._drop(copy)
+        return self._tell(room_id, 1 if believed else 0)
+
+    async def _compare(self, copy: RoomCopy, rows: Mapping[StateKey, Row]) -> _Comparison:
+        held: dict[StateKey, Row] = {row.key: row for row in copy.state}
+        if copy.is_recorded:
+            held.update(await self._keeper.store.members_of(copy.room_id))
+        changed = [row for key, row in rows.items() if held.get(key) != row]
+        gone = [key for key in held if key not in rows]
+        differing = {row.key for row in changed if not _means_the_same(held.get(row.key), row)}
+        return _Comparison(changed, gone, len(differing.union(gone).difference(self._memory.doubts)))
+
+    async def _keep(self, copy: RoomCopy, rows: Mapping[StateKey, Row], comparison: _Comparison) -> None:
+        """Records what was read; or drops the copy, if the room is no business of ours."""
+        self.unseen.pop(copy.room_id, None)
+        asked_for = copy.room_id in self.wanted or copy.room_id in self.recorded
+        if asked_for or copy.is_managed or self._is_ours(copy, rows):
+            await self._settle(copy, comparison)
+        else:
+            await self._drop(copy)
+
+    def _is_ours(self, copy: RoomCopy, rows: Mapping[StateKey, Row]) -> bool:
+        fresh = copy.empty()
+        for row in rows.values():
+            if isinstance(row, StoredEvent):
+                fresh.put(row)
+        return fresh.is_managed
+
+    async def _settle(self, copy: RoomCopy, comparison: _Comparison) -> None:
+        room_id = copy.room_id
+        changed = comparison.changed
+        await self._keeper.record(
+            MirrorChanges(
+                rooms={room_id: MirroredRoom(verified_at=self._keeper.now())},
+                gone=comparison.gone,
+                events=[row for row in changed if isinstance(row, StoredEvent)],
+                members=[row for row in changed if isinstance(row, StoredMember)],
+                settled=self._memory.doubts_of(room_id),
+            )
+        )
+        self._memory.due.discard(room_id)
+
+    async def _drop(self, copy: RoomCopy) -> None:
+        if copy.is_recorded:
+            await self._keeper.record(MirrorChanges(dropped=[copy.room_id]))
+        else:
+            self._memory.forget(copy.room_id)
+
+    # -- single keys -----------------------------------------------------------------------------------------
+
+    async def _key(self, key: StateKey) -> None:
+        for _ in range(TRIES):
+            number, copy = self._memory.doubts.get(key), self._memory.copies.get(key.room_id)
+            if number is None or copy is None:
+                return
+            try:
+                path = Path.v3.rooms[key.room_id].state[key.type][key.state_key]
+                answer = await self._transport.get(path, {"format": "event"})
+            except HomeserverRefused as error:
+                if error.status != 404:
+                    await self._refused(copy, error, believed=True)
+                    return
+                answer = None
+            async with self._keeper.turn:
+                if self._memory.doubts.get(key) == number:
+                    await self._keeper.record(_answered(key, self._row(key, answer)))
+                    return
+
+    def _row(self, key: StateKey, answer: object) -> Row | None:
+        """A homeserver that does not know the parameter gives the content alone."""
+        event = dict(mapping(answer))
+        if not isinstance(event.get("content"), dict) or event.get("type") != key.type:
+            # Only who it is about may send state with such a key; of a membership we can't tell.
+            sender = key.state_key if key.type != MEMBER and key.state_key.startswith("@") else ""
+            event = {"content": answer, "sender": sender}
+        found = understood(key.room_id, {**event, "type": key.type, "state_key": key.state_key}, self._home)
+        return None if found is None else found.row
+
+
+def _not_a_state(room_id: str) -> HomeserverUnavailable:
+    return HomeserverUnavailable(
+        f"the homeserver gave a state of room {room_id} without its beginning",
+        "look into the homeserver's log, and whether a proxy in front of it changes answers",
+    )
+
+
+def _answered(key: StateKey, row: Row | None) -> MirrorChanges:
+    match row:
+        case None:
+            return MirrorChanges(gone=[key], settled=[key])
+        case StoredMember():
+            return MirrorChanges(members=[row], settled=[key])
+        case StoredEvent():
+            return MirrorChanges(events=[row], settled=[key])
+
+
+def _means_the_same(held: Row | None, read: Row) -> bool:
+    """True if the two differ in nothing but the event that they come from."""
+    if isinstance(held, StoredMember) and isinstance(read, StoredMember):
+        return (held.membership, held.own) == (read.membership, read.own)
+    if isinstance(held, StoredEvent) and isinstance(read, StoredEvent):
+        return held.sender == read.sender and content_of(held) == content_of(read)
+    return False

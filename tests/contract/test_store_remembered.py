@@ -1,0 +1,101 @@
+"""The remembering recorder against a real Postgres: what it remembers is always what a fresh load gives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from aim.directory.roster import Roster
+from aim.errors import StoreError
+from aim.store.decisions import open_decision_store
+from aim.store.recorded import open_recorded
+from aim.store.recorder import RecorderStore, open_recorder
+from aim.store.remembered import RememberingRecorder
+from aim.world.recorded import Approval, Done, RecordedRoom, Seen
+
+NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+Step = Callable[[RememberingRecorder, datetime], Awaitable[Any]]
+
+
+def seen(name: str, gone: datetime | None = None) -> Seen:
+    return Seen(f"id-{name}", name, weak_id=False, first_seen=NOW, gone_since=gone)
+
+
+STEPS: list[Step] = [
+    lambda made, now: made.record_recovery(now),
+    lambda made, now: made.begin_cycle("{}", "sha256:1", now),
+    lambda made, now: made.record_room(RecordedRoom("lab", "!lab", {"suggested": True}), now),
+    lambda made, now: made.record_room(RecordedRoom("all", "!all", None), now),
+    lambda made, now: made.record_room(RecordedRoom("lab", "!lab2", {"suggested": False}), now),
+    lambda made, now: made.record_seen([seen("ann"), seen("bob")], (), "ldif"),
+    lambda made, now: made.record_seen([seen("bob", now)], ["id-ann"], "ldif"),
+    lambda made, now: made.record_entitled({"lab": ["ann", "bob"], "all": ["ann"]}, now),
+    lambda made, now: made.record_entitled({"lab": ["cid"]}, now),
+    lambda made, now: made.record_lapsed({"lab": ["ann", "bob"], "all": ["ann"]}, {}, now),
+    lambda made, now: made.record_lapsed({}, {"lab": ["ann"]}, now),
+    lambda made, now: made.record_lapsed({"lab": ["ann"]}, {"lab": ["bob"], "all": ["ann"]}, now),
+    lambda made, now: made.record_caused("!lab", "ann"),
+    lambda made, now: made.record_caused("!lab", "bob"),
+    lambda made, now: made.forget_caused({"!lab": ["ann"]}),
+    lambda made, now: made.forget_caused({"!lab": ["bob"]}),
+    lambda made, now: made.record_done(Done("kick lab @ann:x", "kicks", "lab", "ann", now)),
+    lambda made, now: made.record_held(["kick lab @bob:x"]),
+    lambda made, now: made.approve([Approval("kick lab @bob:x", "eva", now + HOUR)], "sha256:1", now),
+    lambda made, now: made.record_held([]),
+    lambda made, now: made.record_recovery(None),
+]
+"""Whatever changes what is remembered, in an order that makes each of them matter."""
+
+
+@pytest.fixture
+async def recorder(dsn: str) -> AsyncIterator[RecorderStore]:
+    async with open_recorder(dsn) as store:
+        yield store
+
+
+async def test_what_it_remembers_is_what_a_fresh_load_gives(dsn: str, recorder: RecorderStore) -> None:
+    made, roster, now = RememberingRecorder(recorder), Roster(), NOW
+    await made.load(roster, now)
+    async with open_recorded(dsn) as reader:
+        for step in STEPS:
+            await step(made, now)
+            assert await made.load(roster, now) == await reader.load(roster, now)
+            now += timedelta(minutes=7)
+        for _ in range(12):
+            assert await made.load(roster, now) == await reader.load(roster, now)
+            now += timedelta(minutes=7)
+
+
+async def test_it_loads_once(dsn: str, recorder: RecorderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, roster = RememberingRecorder(recorder), Roster()
+    first = await made.load(roster, NOW)
+    monkeypatch.setattr(recorder, "load", None)
+    assert await made.load(roster, NOW) is first
+
+
+async def test_what_a_person_decides_beside_it_is_seen(dsn: str, recorder: RecorderStore) -> None:
+    made, roster = RememberingRecorder(recorder), Roster()
+    await made.record_seen([seen("ann")], (), "ldif")
+    assert set((await made.load(roster, NOW)).seen) == {"id-ann"}
+    async with open_decision_store(dsn) as decisions:
+        await decisions.rebind(Seen("id-new", "ann", False, NOW, None), ["id-ann"])
+    assert set((await made.load(roster, NOW)).seen) == {"id-new"}
+
+
+async def test_after_a_failure_it_believes_the_database(dsn: str, recorder: RecorderStore) -> None:
+    made, roster = RememberingRecorder(recorder), Roster()
+    await made.load(roster, NOW)
+    plain = await asyncpg.connect(dsn)
+    try:
+        await plain.execute("alter table aim.held rename to held_elsewhere")
+        with pytest.raises(StoreError):
+            await made.record_held(["kick lab @ann:x"])
+        await plain.execute("alter table aim.held_elsewhere rename to held")
+    finally:
+        await plain.close()
+    assert (await made.load(roster, NOW)).held == frozenset()

@@ -1,0 +1,449 @@
+"""What the mirror reads: at first, what is in question, slowly in the background; and about accounts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from aim.errors import HomeserverRefused, HomeserverUnavailable
+from aim.matrix.mirror.people import WHOLE_LIST
+from aim.matrix.mirror.reading import MANY_DOUBTS, TRIES
+from aim.ports import MirroredRoom
+from tests.unit.mirroring import CONTROL, HOME, FakeMirrorStore, Server, Setting, key, local, refuse
+
+ROOM, OTHER, THIRD = "!a:example.com", "!b:example.com", "!c:example.com"
+ANN, BEN, FAR = local("ann"), local("ben"), "@far:other.example"
+MEMBER, NAME = "m.room.member", "m.room.name"
+DAY = timedelta(days=1)
+
+
+def populated(*rooms: str) -> Server:
+    """A homeserver with managed rooms that nobody was told of."""
+    server = Server()
+    for room_id in rooms:
+        server.make(room_id, room_id)
+        server.member(room_id, ANN, "join")
+        server.event(room_id, NAME, "", {"name": room_id})
+    server.queue.clear()
+    return server
+
+
+async def setting(*rooms: str) -> Setting:
+    return await Setting(populated(*(rooms or (ROOM,)))).started()
+
+
+def reads(server: Server) -> list[str]:
+    """Requests for rooms."""
+    return [name for name in server.asked if name.startswith(("rooms/", "joined_rooms"))]
+
+
+# -- the whole -----------------------------------------------------------------------------------------------
+
+
+async def test_the_first_start_reads_every_room_once() -> None:
+    found = Setting(populated(ROOM, OTHER))
+    found.server.make(THIRD)
+    found.server.queue.clear()
+    await found.mirror.load()
+    await found.mirror.begin("aim")
+    found.forget()
+    assert await found.is_true(ROOM, OTHER)
+    assert reads(found.server) == ["joined_rooms", *(f"rooms/{room}/state" for room in (ROOM, OTHER, THIRD))]
+    assert set(found.store.rooms) == {ROOM, OTHER}
+    assert found.store.facts.complete
+    assert found.differences == []
+
+
+async def test_a_later_start_reads_no_room() -> None:
+    before = await setting(ROOM, OTHER)
+    found = Setting(before.server, before.store)
+    before.server.asked.clear()
+    await found.mirror.load()
+    await found.mirror.begin("aim")
+    assert found.mirror.current
+    assert await found.is_true(ROOM, OTHER)
+    assert found.server.asked == [
+        f"rooms/{CONTROL}/state/aim.control",
+        "POST _matrix/client/v1/appservice/aim/ping",
+        "capabilities",
+        f"PUT rooms/{CONTROL}/state/aim.control",
+        "_synapse/admin/v3/users",
+    ]
+    found.forget()
+    writes = found.store.writes
+    await found.observe()
+    assert (found.server.asked, found.store.writes) == ([], writes)
+
+
+async def test_a_start_that_was_interrupted_reads_everything() -> None:
+    found = Setting(populated(ROOM, OTHER))
+    await found.mirror.load()
+    await found.mirror.begin("aim")
+
+    def fail(path: str) -> None:
+        if path == f"rooms/{OTHER}/state":
+            raise HomeserverUnavailable("gone")
+
+    found.server.before_answer = fail
+    with pytest.raises(HomeserverUnavailable):
+        await found.observe()
+    assert not found.store.facts.complete
+    found.server.before_answer = None
+    after = Setting(found.server, found.store)
+    found.server.member(ROOM, BEN, "join")
+    found.server.queue.clear()
+    await after.mirror.load()
+    await after.mirror.begin("aim")
+    assert await after.is_true(ROOM, OTHER)
+
+
+async def test_without_a_stream_each_look_reads_everything() -> None:
+    found = Setting(populated(ROOM))
+    await found.mirror.load()
+    for name in ("A", "B"):
+        found.server.event(ROOM, NAME, "", {"name": name})
+        found.server.queue.clear()
+        assert await found.is_true(ROOM)
+    assert not found.mirror.current
+
+
+async def test_only_what_is_asked_for_is_read() -> None:
+    found = await setting(ROOM, OTHER)
+    for room_id in (ROOM, OTHER):
+        found.mirror.mark_stale(room_id)
+    await found.mirror.refresh({OTHER})
+    assert reads(found.server) == [f"rooms/{OTHER}/state"]
+    await found.mirror.refresh()
+    assert reads(found.server) == [f"rooms/{OTHER}/state", f"rooms/{ROOM}/state"]
+
+
+async def test_a_room_without_our_marker_is_looked_at_if_wanted() -> None:
+    found = await setting()
+    found.server.make(OTHER, sender=ANN)
+    found.server.member(OTHER, HOME.bot, "join")
+    found.server.queue.clear()
+    found.mirror.want([OTHER, THIRD])
+    observed = await found.observe()
+    assert observed.unmanaged == {OTHER: found.server.truth(OTHER, found.roster)}
+    assert set(observed.unseen) == {THIRD}
+    found.forget()
+    found.server.member(OTHER, BEN, "join")
+    await found.server.deliver()
+    observed = await found.observe()
+    assert observed.unmanaged == {OTHER: found.server.truth(OTHER, found.roster)}
+    assert found.server.asked == []
+    found.server.member(OTHER, HOME.bot, "leave")
+    await found.server.deliver()
+    assert (await found.observe()).unmanaged == {}
+    assert OTHER not in found.store.rooms
+
+
+async def test_an_answer_that_is_no_state_is_an_error_and_not_an_empty_room() -> None:
+    found = await setting()
+    found.mirror.mark_stale(ROOM)
+    del found.server.state[ROOM]["m.room.create", ""]
+    with pytest.raises(HomeserverUnavailable, match="without its beginning"):
+        await found.observe()
+    assert key(ROOM, NAME) in found.store.events
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "M_FORBIDDEN"), (404, "M_NOT_FOUND")])
+async def test_a_room_that_is_refused_is_mirrored_no_longer(status: int, code: str) -> None:
+    found = await setting()
+
+    def fail(path: str) -> None:
+        raise refuse(status, code)
+
+    found.server.before_answer = fail
+    found.mirror.mark_stale(ROOM)
+    assert await found.rooms() == {}
+    assert (found.store.rooms, found.store.events, found.store.memberships) == ({}, {}, {})
+    assert found.differences == [(ROOM, 1)]
+
+
+async def test_another_refusal_is_an_error() -> None:
+    found = await setting()
+
+    def fail(path: str) -> None:
+        raise refuse(401, "M_UNKNOWN_TOKEN")
+
+    found.server.before_answer = fail
+    found.mirror.mark_stale(ROOM)
+    with pytest.raises(HomeserverRefused):
+        await found.observe()
+    assert ROOM in found.store.rooms
+
+
+# -- while things happen -------------------------------------------------------------------------------------
+
+
+async def test_what_happens_while_a_room_is_read_is_not_lost() -> None:
+    found = await setting()
+    found.mirror.mark_stale(ROOM)
+    late = [BEN]
+
+    def meanwhile(path: str) -> None:
+        if path == f"rooms/{ROOM}/state" and late:
+            found.server.member(ROOM, late.pop(), "join")
+
+    found.server.before_answer = meanwhile
+    refreshing = found.mirror.refresh()
+    # The read answer is older than the event, which arrives before it is made use of.
+    original = found.server.get
+
+    async def get(*arguments: object, **named: object) -> object:
+        answer = await original(*arguments, **named)  # type: ignore[arg-type]  # handed on as they come
+        if found.server.queue:
+            await found.server.deliver()
+        return answer
+
+    found.server.get = get  # type: ignore[method-assign]  # delivers at the worst moment
+    await refreshing
+    assert reads(found.server) == [f"rooms/{ROOM}/state"] * 2
+    assert await found.is_true(ROOM)
+    assert found.differences == []
+
+
+async def test_a_room_that_never_rests_is_left_for_later() -> None:
+    found = await setting(OTHER)
+    found.server.make(ROOM, sender=ANN)
+    found.server.member(ROOM, HOME.bot, "join")
+    found.server.queue.clear()
+    found.mirror.mark_stale(ROOM)
+    found.mirror.want([ROOM])
+    original = found.server.get
+
+    async def get(*arguments: object, **named: object) -> object:
+        answer = await original(*arguments, **named)  # type: ignore[arg-type]  # handed on as they come
+        found.server.event(ROOM, NAME, "", {"name": "again"})
+        await found.server.deliver()
+        return answer
+
+    found.server.get = get  # type: ignore[method-assign]  # something always happens
+    await found.mirror.refresh()
+    assert reads(found.server) == [f"rooms/{ROOM}/state"] * TRIES
+    assert found.store.rooms[ROOM].stale
+    found.server.get = original  # type: ignore[method-assign]
+    assert (await found.observe()).unmanaged[ROOM] == found.server.truth(ROOM, found.roster)
+
+
+async def test_a_doubt_that_comes_while_it_is_read_is_read_again() -> None:
+    found = await setting()
+    found.server.redact(found.server.state[ROOM][NAME, ""])
+    await found.server.deliver()
+    original = found.server.get
+    more = ["B"]
+
+    async def get(*arguments: object, **named: object) -> object:
+        answer = await original(*arguments, **named)  # type: ignore[arg-type]  # handed on as they come
+        if more:
+            found.server.event(ROOM, NAME, "", {"name": more.pop()})
+            await found.server.deliver()
+        return answer
+
+    found.server.get = get  # type: ignore[method-assign]  # the name changes behind the answer
+    assert await found.is_true(ROOM)
+    assert reads(found.server) == [f"rooms/{ROOM}/state/{NAME}/"] * 2
+
+
+async def test_many_doubts_are_one_request() -> None:
+    found = await setting()
+    for number in range(MANY_DOUBTS):
+        found.server.member(ROOM, f"@far{number}:other.example", "knock")
+    await found.server.deliver()
+    assert len(found.store.doubts) == MANY_DOUBTS
+    assert await found.is_true(ROOM)
+    assert reads(found.server) == [f"rooms/{ROOM}/state"]
+    assert found.store.doubts == set()
+    # They were in doubt: that they are there is no surprise.
+    assert found.differences == []
+
+
+async def test_a_doubt_about_the_bot_itself_reads_the_room() -> None:
+    found = await setting()
+    found.server.member(ROOM, HOME.bot, "join", FAR)
+    await found.server.deliver()
+    assert found.store.doubts == {key(ROOM, MEMBER, HOME.bot)}
+    await found.mirror.refresh()
+    assert reads(found.server) == [f"rooms/{ROOM}/state"]
+
+
+@pytest.mark.parametrize("content_only", [False, True])
+async def test_a_key_is_read_from_any_homeserver(*, content_only: bool) -> None:
+    found = await setting()
+    found.server.content_only = content_only
+    for who in (NAME, "m.room.topic"):
+        found.server.redact(found.server.event(ROOM, who, "", {"name": "x"}))
+    found.server.redact(found.server.member(ROOM, BEN, "join"))
+    await found.server.deliver()
+    del found.server.state[ROOM]["m.room.topic", ""]
+    found.server.state[ROOM][MEMBER, BEN]["content"] = {"membership": "invite"}
+    room = (await found.rooms())[ROOM]
+    assert (room.state, found.names(room.invited)) == ({NAME: {}}, ["ben"])
+    assert found.store.doubts == set()
+
+
+async def test_a_doubt_in_a_room_that_is_gone_drops_the_room() -> None:
+    found = await setting()
+    found.server.redact(found.server.state[ROOM][NAME, ""])
+    await found.server.deliver()
+    del found.server.state[ROOM]
+    assert await found.rooms() == {}
+    assert (found.store.rooms, found.store.doubts) == ({}, set())
+
+
+# -- verification --------------------------------------------------------------------------------------------
+
+
+async def test_rooms_are_verified_in_turns() -> None:
+    found = await setting(ROOM, OTHER, THIRD)
+    for _ in range(6):
+        found.now += DAY / 3
+        await found.mirror.verify_next(DAY)
+    assert reads(found.server) == [f"rooms/{room}/state" for room in (ROOM, OTHER, THIRD) * 2]
+    assert found.differences == []
+
+
+async def test_verifying_too_often_reads_nothing() -> None:
+    found = await setting(ROOM, OTHER)
+    found.now += DAY / 5
+    await found.mirror.verify_next(DAY)
+    assert reads(found.server) == []
+    await Setting().mirror.verify_next(DAY)
+
+
+async def test_state_that_changed_without_an_event_is_found_and_said() -> None:
+    found = await setting(ROOM, OTHER)
+    found.now += DAY
+    del found.server.state[ROOM][MEMBER, ANN]
+    found.server.member(ROOM, BEN, "join")
+    found.server.queue.clear()
+    await found.mirror.verify_next(DAY)
+    assert found.differences == [(ROOM, 2)]
+    assert found.changed[-1] == {ROOM}
+    assert await found.is_true(ROOM)
+
+
+async def test_an_event_under_way_is_no_difference() -> None:
+    found = await setting()
+    found.now += DAY
+    # The homeserver has it and sends it when it comes to that: with the barrier, at the latest.
+    found.server.member(ROOM, BEN, "join")
+    await found.mirror.verify_next(DAY)
+    assert found.differences == []
+    assert await found.is_true(ROOM)
+
+
+async def test_another_event_that_says_the_same_is_no_difference() -> None:
+    found = await setting()
+    found.now += DAY
+    found.server.member(ROOM, ANN, "join")
+    found.server.event(ROOM, NAME, "", {"name": ROOM})
+    found.server.queue.clear()
+    await found.mirror.verify_next(DAY)
+    assert found.differences == []
+    assert (
+        found.store.memberships[key(ROOM, MEMBER, ANN)].stamp.event_id
+        == (found.server.state[ROOM][MEMBER, ANN]["event_id"])
+    )
+    found.forget()
+    found.server.member(ROOM, ANN, "leave")
+    await found.server.deliver()
+    assert await found.is_true(ROOM)
+    assert reads(found.server) == []
+
+
+async def test_verification_lets_the_counter_grow_with_what_was_told() -> None:
+    found = await setting()
+    sent = found.store.facts.counter_sent
+    await found.mirror.verify_next(DAY)
+    assert found.store.facts.counter_sent == sent
+    found.server.member(ROOM, BEN, "join")
+    await found.server.deliver()
+    await found.mirror.verify_next(DAY)
+    await found.mirror.verify_next(DAY)
+    assert found.store.facts.counter_sent == sent + 1
+
+
+# -- accounts ------------------------------------------------------------------------------------------------
+
+
+async def test_accounts_are_read_once_and_new_ones_by_one_request() -> None:
+    server = populated(ROOM)
+    server.users = [local(f"user{number}") for number in range(1200)]
+    found = await Setting(server).started()
+    assert len(found.store.accounts) == 1200
+    assert not await found.mirror.poll_accounts(["user7", "new"])
+    server.users.append(local("new"))
+    assert await found.mirror.poll_accounts(["user7", "new"])
+    assert not await found.mirror.poll_accounts(["user7", "new"])
+    assert found.names((await found.observe("user7", "new", "nobody")).accounts) == ["new", "user7"]
+    # The newest of one page are all new the second time: the next page is looked at, too.
+    assert len(server.asked) == 1 + 2 + 1
+    server.users.append(local("unwanted"))
+    assert not await found.mirror.poll_accounts(["user7", "new"])
+
+
+async def test_once_a_day_the_whole_list_is_read() -> None:
+    server = populated(ROOM)
+    server.users = [local("gone"), local("ben")]
+    found = await Setting(server).started()
+    server.users.remove(local("gone"))
+    assert not await found.mirror.poll_accounts(["gone", "ben"])
+    assert found.store.accounts == {"gone", "ben"}
+    found.now += WHOLE_LIST
+    await found.mirror.poll_accounts(["gone", "ben"])
+    assert found.store.accounts == {"ben"}
+    assert found.names((await found.observe("gone", "ben")).accounts) == ["ben"]
+
+
+async def test_whoever_is_in_a_room_has_an_account() -> None:
+    found = await setting()
+    found.server.member(ROOM, BEN, "join")
+    await found.server.deliver()
+    assert found.names((await found.observe("ann", "ben", "eve")).accounts) == ["ann", "ben"]
+
+
+async def test_without_the_list_people_are_asked_about() -> None:
+    server = populated(ROOM)
+    server.is_admin = False
+    server.users = [local("ben")]
+    found = await Setting(server).started()
+    assert found.names((await found.observe("ann", "ben", "eve")).accounts) == ["ann", "ben"]
+    assert found.server.asked.count("account/whoami") == 2
+    found.forget()
+    await found.observe("ann", "ben", "eve")
+    assert found.server.asked == []
+    server.users += [local("eve"), local("new")]
+    assert found.names((await found.observe("ann", "ben", "new")).accounts) == ["ann", "ben", "new"]
+    assert await found.mirror.poll_accounts(["ann", "ben", "eve"])
+    assert found.names((await found.observe("eve")).accounts) == ["eve"]
+
+
+async def test_not_everybody_is_asked_about_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aim.matrix.mirror.people.MOST_QUESTIONS", 2)
+    server = populated()
+    server.is_admin = False
+    found = await Setting(server).started()
+    names = [f"p{number}" for number in range(5)]
+    await found.observe(*names)
+    assert server.asked.count("account/whoami") == 5
+    for _ in range(2):
+        server.asked.clear()
+        await found.mirror.poll_accounts(names)
+        assert server.asked.count("account/whoami") == 2
+    server.users = [local("p4")]
+    assert await found.mirror.poll_accounts(names)
+
+
+async def test_what_is_stored_of_accounts_is_there_after_a_start() -> None:
+    store = FakeMirrorStore()
+    server = populated(ROOM)
+    server.users = [BEN]
+    await Setting(server, store).started()
+    found = Setting(server, store)
+    await found.mirror.load()
+    await found.mirror.begin("aim")
+    assert found.names((await found.observe("ben")).accounts) == ["ben"]
+    assert store.rooms == {ROOM: MirroredRoom(verified_at=found.now)}
