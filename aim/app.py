@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -30,11 +30,11 @@ from aim.matrix import client
 from aim.matrix.registration import Tokens
 from aim.planner import approval
 from aim.planner.document import digest, read_saved
-from aim.ports import HasEntries, Source
+from aim.ports import HasEntries, Recorder, Source
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
 from aim.reconciler import Observer, Reconciler, Senses
-from aim.store import DecisionStore, open_decisions, open_reader, open_writer
+from aim.store import DecisionStore, RecorderStore, open_decisions, open_reader, open_writer
 from aim.world.recorded import Approval
 
 if TYPE_CHECKING:
@@ -167,32 +167,51 @@ async def observing(config: Config, progress: Progress | None = None) -> AsyncIt
 
 
 @asynccontextmanager
+async def writing(
+    config: Config,
+    name: str,
+    progress: Progress | None = None,
+    *,
+    notice: Callable[[str], None] = lambda _: None,
+) -> AsyncIterator[tuple[RecorderStore, client.Writing, Callable[[Recorder], Provisioner]]]:
+    """The one writer, called `name` to others: store, homeserver, and what carries plans out by a recorder.
+
+    Raises StoreBusy if there is another writer.
+    """
+    connect = client.Connect(parallelism=config.provisioner.parallelism)
+    async with (
+        open_writer(database_url(config), config.data_dir, name=name) as store,
+        client.open_writer(homeserver_of(config), connect, progress) as homeserver,
+    ):
+
+        def provisioner(recorder: Recorder) -> Provisioner:
+            tools = Tools(
+                writer=homeserver.writer,
+                recorder=recorder,
+                now=now,
+                server_name=config.homeserver.server_name,
+                parallelism=config.provisioner.parallelism,
+                settle=connect.read_timeout,
+                notice=notice,
+            )
+            # The bot's account is made only when there is something to do: a declined plan writes nothing.
+            return Provisioner(tools, prepare=homeserver.writer.ensure_bot)
+
+        yield store, homeserver, provisioner
+
+
+@asynccontextmanager
 async def reconciling(
     config: Config,
     name: str,
     progress: Progress | None = None,
     *,
-    source: Source | None = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Reconciler]:
     """For commands that write: the one writer, called `name` to others. Raises StoreBusy if there is one."""
-    connect = client.Connect(parallelism=config.provisioner.parallelism)
-    async with (
-        open_writer(database_url(config), config.data_dir, name=name) as recorder,
-        client.open_writer(homeserver_of(config), connect, progress) as homeserver,
-    ):
-        tools = Tools(
-            writer=homeserver.writer,
-            recorder=recorder,
-            now=now,
-            server_name=config.homeserver.server_name,
-            parallelism=config.provisioner.parallelism,
-            settle=connect.read_timeout,
-            notice=notice,
-        )
-        senses = Senses(config, source or source_of(config), homeserver.reader, recorder, now)
-        # The bot's account is made only when there is something to do: a declined plan writes nothing.
-        yield Reconciler(senses, recorder, Provisioner(tools, prepare=homeserver.writer.ensure_bot))
+    async with writing(config, name, progress, notice=notice) as (store, homeserver, provisioner):
+        senses = Senses(config, source_of(config), homeserver.reader, store, now)
+        yield Reconciler(senses, store, provisioner(store))
 
 
 @asynccontextmanager
@@ -210,32 +229,6 @@ async def deciding(
 
 
 # -- what commands do beside a cycle ---------------------------------------------------------------------
-
-
-async def run_daemon(config: Config) -> None:
-    """`aim run`, until it is told to stop."""
-    from aim.daemon import FULL_CYCLE, Daemon, Pace
-    from aim.ops import logs
-    from aim.ops.metrics import Metrics, serve
-    from aim.ops.watched import WatchedSource
-
-    logs.configure(config.logging.level, config.logging.format)
-    for warning in unprotected(config):
-        logs.warning(warning)
-    source, metrics = config.source, Metrics()
-    watched = WatchedSource(source_of(config), metrics, now)
-    assert not isinstance(source, sources.ScimSource), "source_of has refused it"
-    # Left out, nothing listens: there is nothing else to serve yet.
-    listening = (
-        serve(metrics, config.listen.host, config.listen.port)
-        if "listen" in config.model_fields_set
-        else nullcontext()
-    )
-    with listening:
-        async with reconciling(config, "aim run", source=watched, notice=logs.notice) as reconciler:
-            full = source.full_read_interval if isinstance(source, sources.LdapSource) else FULL_CYCLE
-            pace = Pace(source.check_interval_seconds, min(full, FULL_CYCLE))
-            await Daemon(watched, reconciler, pace, now, metrics).run()
 
 
 async def read_directory(config: Config) -> Directory:

@@ -156,7 +156,9 @@ def _ask(count: int) -> bool:
 
 def run(path: Path) -> int:
     config = _load(path)
-    _run(app.run_daemon(config))
+    from aim import run
+
+    _run(run.run(config))
     return DONE
 
 

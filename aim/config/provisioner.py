@@ -86,13 +86,19 @@ class ProvisionerConfig(Section):
     """Whether people are invited to the rooms of their spaces, not only to the spaces."""
     invite_before_first_login: bool = False
     """Whether people without an account are invited all the same."""
+    membership: Literal["invite", "join"] = "invite"
+    """Whether people with an account are asked in, or are simply in."""
     enforce_names: bool = True
     """Whether a space that was renamed by hand gets its configured name back."""
     parallelism: int = Field(default=16, ge=1, le=256)
     """Requests to the homeserver at a time."""
+    verify_interval: Duration = timedelta(hours=24)
+    """Each managed room is compared with the homeserver once in this time, spread out."""
     guards: GuardsConfig = Field(default_factory=GuardsConfig)
     federation: FederationConfig = Field(default_factory=FederationConfig)
     gc: GcConfig = Field(default_factory=GcConfig)
+    replace_unmanageable_rooms: bool = False
+    """Whether a room whose creator stands above us is replaced by one of our own."""
 
     def allows(self, mxid: str) -> bool:
         """Whether `mxid` may be in any room whatever the directory says."""

@@ -144,9 +144,10 @@ class Cycles:
             return
         if outcome.status is not OutcomeStatus.DONE:
             work.failed.add(room)
-            if self._mirror is not None and outcome.action.room_id is not None:
+            room_id = outcome.action.room_id if outcome.status is OutcomeStatus.FAILED else None
+            if self._mirror is not None and room_id is not None:
                 # A refusal says that the room is not as we believed.
-                self._mirror.mark_stale(outcome.action.room_id)
+                self._mirror.mark_stale(room_id)
         work.left[room] -= 1
         if not work.left[room]:
             del work.left[room]

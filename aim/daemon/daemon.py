@@ -62,13 +62,17 @@ class Daemon:
         now: Clock,
         metrics: Metrics,
         mirror: LiveMirror | None = None,
+        stopping: asyncio.Event | None = None,
     ) -> None:
+        """`stopping` is set when it is told to stop, by SIGTERM as well."""
         self._source = source
         self._reconciler = reconciler
         self._pace = pace
         self._now = now
         self._mirror = mirror
+        self._told_to_stop = stopping or asyncio.Event()
         self._stopping = asyncio.Event()
+        """Nothing new is begun: we were told to stop, or the database is lost."""
         self._queue = Queue()
         self._teller = Teller(metrics)
         self._cycles = Cycles(reconciler, self._queue, self._teller, now, self._stopping, mirror)
@@ -103,8 +107,6 @@ class Daemon:
             max_instances=1,
             coalesce=True,
         )
-        if self._mirror is not None:
-            self._mirror.on_change = self._changed
         scheduler.start()
         _log.info("started", interval=self._pace.look, mirror=self._mirror is not None)
         try:
@@ -120,12 +122,16 @@ class Daemon:
 
     def stop(self) -> None:
         """Ends the daemon as soon as requests under way are finished."""
+        self._told_to_stop.set()
+        self._end()
+
+    def _end(self) -> None:
         self._stopping.set()
         self._woken.set()
 
     def _fail(self, error: AimError) -> None:
         self._fatal = self._fatal or error
-        self.stop()
+        self._end()
 
     async def _finish(self) -> None:
         tasks = {task for task in (*self._running, self._looking) if task is not None and not task.done()}
@@ -139,7 +145,7 @@ class Daemon:
 
     # -- reasons for a cycle -----------------------------------------------------------------------------
 
-    def _changed(self, room_ids: Collection[str]) -> None:
+    def changed(self, room_ids: Collection[str]) -> None:
         """Events touched these rooms."""
         assert self._mirror is not None, "nobody else calls this"
         keys = [key for room_id in room_ids if (key := self._mirror.key_of(room_id)) is not None]
@@ -216,7 +222,7 @@ class Daemon:
             elif self._mirror is not None and (keys := self._queue.take(self._now())):
                 await self._decide(partial(self._rooms, keys, directory))
         if keeping is not None:
-            await asyncio.wait({keeping}, timeout=GRACE)
+            keeping.cancel()
 
     async def _wait(self) -> None:
         """Until something is due."""

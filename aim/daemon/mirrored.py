@@ -1,17 +1,14 @@
-"""What the daemon asks of the mirror. Implemented by `matrix.mirror`."""
+"""What the daemon asks of the mirror. Implemented by `matrix.mirror`, wired in `app`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Protocol
 
 
 class LiveMirror(Protocol):
     """The observed state, kept by the homeserver's transactions."""
-
-    on_change: Callable[[Collection[str]], None]
-    """Called with the ids of the rooms that a transaction or a reading changed."""
 
     @property
     def current(self) -> bool:
@@ -27,7 +24,7 @@ class LiveMirror(Protocol):
         ...
 
     async def verify_next(self, interval: timedelta) -> None:
-        """Reads the room again that was not read for longest, if that is longer than `interval` ago."""
+        """Reads the room again that was not read for longest, if it is its turn. Raises AimError."""
         ...
 
     async def poll_accounts(self, wanted: Collection[str]) -> bool:

@@ -13,6 +13,8 @@ from typing import TextIO
 import structlog
 from structlog.types import EventDict, WrappedLogger
 
+from aim.errors import AimError
+
 LEVELS = {
     "error": logging.ERROR,
     "warn": logging.WARNING,
@@ -53,6 +55,11 @@ def notice(text: str) -> None:
 def warning(text: str) -> None:
     """Logs something that works, but should not stay like this."""
     structlog.get_logger().warning(text)
+
+
+def failure(text: str, error: AimError) -> None:
+    """Logs what does not work now, with its cause and what to do about it."""
+    structlog.get_logger().error(text, cause=error.message, remedy=error.remedy)
 
 
 def _message_key(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

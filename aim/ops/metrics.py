@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -50,6 +50,16 @@ class Metrics:
             "Corrections made again and again of late because somebody changes the same thing back.",
             registry=self.registry,
         )
+        self._differences = Counter(
+            "aim_mirror_differences",
+            "Pieces of state that were not as the homeserver's events had told.",
+            registry=self.registry,
+        )
+        self._current = Gauge(
+            "aim_mirror_current",
+            "1 while events of the homeserver arrive; 0 while it is read anew for each cycle.",
+            registry=self.registry,
+        )
         self._pending = Gauge(
             "aim_pending_users", "Entitled users who have no account yet.", registry=self.registry
         )
@@ -76,6 +86,14 @@ class Metrics:
     def room_cycle(self, *, failed: bool) -> None:
         """A cycle over the rooms that events touched came to its end."""
         self._cycles.labels("failed" if failed else "done").inc()
+
+    def differences(self, number: int) -> None:
+        """A room was read again, and in so many places it was not as its events had told."""
+        self._differences.inc(number)
+
+    def watch_mirror(self, current: Callable[[], bool]) -> None:
+        """Whether the mirror is current is asked whenever somebody looks."""
+        self._current.set_function(lambda: float(current()))
 
     def fights(self, number: int) -> None:
         """So many corrections are made again and again."""

@@ -289,11 +289,12 @@ class Stage:
         return {self.mxid(localpart) for localpart in localparts}
 
     async def all_rooms(self) -> list[Room]:
-        """All rooms that the bot ever made for this instance, two with one key included."""
+        """All rooms that the bot ever made for this instance, two with one key included, the control room
+        left out."""
         ids = [room["room_id"] for room in await self.homeserver.rooms()]
         states = await asyncio.gather(*map(self.homeserver.state, ids))
         rooms = (_room(room_id, state) for room_id, state in zip(ids, states, strict=True))
-        return [room for room in rooms if room.instance == self.instance]
+        return [room for room in rooms if room is not None and room.instance == self.instance]
 
     async def rooms(self) -> dict[str, Room]:
         """Key → room. No two rooms have one key."""
@@ -382,10 +383,10 @@ async def start_aim(
     return Command(process, secrets)
 
 
-def _room(room_id: str, events: Sequence[Json]) -> Room:
+def _room(room_id: str, events: Sequence[Json]) -> Room | None:
     state = {(event["type"], event["state_key"]): event["content"] for event in events}
     marker = state["m.room.create", ""][MARKER]
-    return Room(room_id, marker["key"], marker["instance"], state)
+    return None if "control" in marker else Room(room_id, marker["key"], marker["instance"], state)
 
 
 # -- conditions and moments ------------------------------------------------------------------------------

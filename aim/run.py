@@ -1,0 +1,150 @@
+"""The wiring of `aim run`: store, homeserver, mirror and HTTP server around one daemon.
+
+When the database goes away the daemon ends, and is built anew as soon as it is back: what was not recorded is
+found again, and nothing that the homeserver sends meanwhile is acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from aim.app import now, source_of, unprotected, writing
+from aim.config import sources
+from aim.config.root import Config
+from aim.daemon import FULL_CYCLE, Daemon, Pace
+from aim.directory.roster import Roster
+from aim.errors import HomeserverRefused, StoreError
+from aim.matrix.mirror import Hooks, Mirror
+from aim.ops import logs
+from aim.ops.metrics import Metrics
+from aim.ops.watched import WatchedSource
+from aim.ports import HomeserverReader, Source
+from aim.reconciler import Reconciler, Senses
+from aim.store.remembered import RememberingRecorder
+
+_AGAIN = 5.0
+"""Seconds until a database that went away is tried again."""
+
+
+async def run(config: Config) -> None:
+    """Until SIGTERM or SIGINT. Raises AimError if it can't begin."""
+    logs.configure(config.logging.level, config.logging.format)
+    for warning in unprotected(config):
+        logs.warning(warning)
+    metrics, stopping = Metrics(), asyncio.Event()
+    source = WatchedSource(source_of(config), metrics, now)
+    began = False
+    while not stopping.is_set():
+        try:
+            async with _daemon(config, source, metrics, stopping) as daemon:
+                began = True
+                await daemon.run()
+        except StoreError as error:
+            # Without a database there never was anything to go on with.
+            if not began:
+                raise
+            logs.failure("the database is gone; nothing is done until it is back", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _AGAIN)
+
+
+@asynccontextmanager
+async def _daemon(
+    config: Config, source: Source, metrics: Metrics, stopping: asyncio.Event
+) -> AsyncIterator[Daemon]:
+    """A daemon over everything it needs. Raises AimError."""
+    async with AsyncExitStack() as stack:
+        store, homeserver, provisioner = await stack.enter_async_context(
+            writing(config, "aim run", notice=logs.notice)
+        )
+        recorder, roster, changed = RememberingRecorder(store), Roster(), _Relay()
+        reader: HomeserverReader = homeserver.reader
+        live = None
+        if "listen" in config.model_fields_set:
+            hooks = Hooks(
+                progress=_progress(),
+                on_change=changed,
+                on_difference=lambda _, keys: metrics.differences(keys),
+            )
+            mirror = reader = homeserver.mirror(roster, store.mirror, now, hooks)
+            await mirror.load()
+            await stack.enter_async_context(_listening(config, metrics, mirror))
+            live = _Live(mirror, config.appservice.id, homeserver.writer.ensure_bot)
+            metrics.watch_mirror(lambda: mirror.current)
+        senses = Senses(config, source, reader, recorder, now, roster)
+        reconciler = Reconciler(senses, recorder, provisioner(recorder))
+        daemon = Daemon(source, reconciler, _pace(config), now, metrics, live, stopping)
+        changed.to = daemon.changed
+        yield daemon
+
+
+def _pace(config: Config) -> Pace:
+    source = config.source
+    assert not isinstance(source, sources.ScimSource), "source_of has refused it"
+    full = source.full_read_interval if isinstance(source, sources.LdapSource) else FULL_CYCLE
+    return Pace(source.check_interval_seconds, min(full, FULL_CYCLE), config.provisioner.verify_interval)
+
+
+@asynccontextmanager
+async def _listening(config: Config, metrics: Metrics, mirror: Mirror) -> AsyncIterator[None]:
+    # FastAPI takes a while to import, and only this command needs it.
+    from aim.matrix.appservice import router
+    from aim.ops.listening import application, listening
+
+    hs_token = config.appservice.hs_token.get_secret_value()
+    app = application([router(hs_token, mirror.take)], metrics, lambda: mirror.current)
+    async with listening(app, config.listen.host, config.listen.port):
+        yield
+
+
+class _Relay:
+    """Passes on what changed, to whoever is there by then."""
+
+    def __init__(self) -> None:
+        self.to: Callable[[Collection[str]], None] = lambda _: None
+
+    def __call__(self, room_ids: Collection[str]) -> None:
+        self.to(room_ids)
+
+
+class _Live:
+    """The mirror as the daemon wants it (daemon.mirrored.LiveMirror)."""
+
+    def __init__(self, mirror: Mirror, appservice: str, ensure_bot: Callable[[], Awaitable[None]]) -> None:
+        self._mirror = mirror
+        self._appservice = appservice
+        self._ensure_bot = ensure_bot
+        self.barrier = mirror.barrier
+        self.verify_next = mirror.verify_next
+        self.poll_accounts = mirror.poll_accounts
+        self.mark_stale = mirror.mark_stale
+        self.key_of = mirror.key_of
+
+    @property
+    def current(self) -> bool:
+        return self._mirror.current
+
+    async def begin(self) -> None:
+        """The listener is a registration of its own, or (`aim registration --single`) the only one."""
+        await self._ensure_bot()
+        try:
+            await self._mirror.begin(f"{self._appservice}-listener")
+        except HomeserverRefused as error:
+            if error.status != 403:
+                raise
+            await self._mirror.begin(self._appservice)
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Says now and then how far the first reading is."""
+    said = [0]
+
+    def progress(read: int, total: int) -> None:
+        share = 10 * read // max(total, 1)
+        if total >= 100 and share != said[0]:
+            said[0] = share
+            logs.notice(f"reading the homeserver: {read} of {total} rooms")
+
+    return progress
