@@ -30,11 +30,14 @@ from aim.matrix import client
 from aim.matrix.registration import Tokens
 from aim.planner import approval
 from aim.planner.document import digest, read_saved
+from aim.planner.explain import Explanation, Question, scope_of
+from aim.planner.explain import explain as answer
+from aim.planner.plan import make_plan
 from aim.ports import HasEntries, Recorder, Source
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
 from aim.reconciler import Observer, Reconciler, Senses
-from aim.store import DecisionStore, RecorderStore, open_decisions, open_reader, open_writer
+from aim.store import DecisionStore, RecorderStore, open_audit, open_decisions, open_reader, open_writer
 from aim.world.recorded import Approval
 
 if TYPE_CHECKING:
@@ -190,6 +193,8 @@ async def writing(
                 recorder=recorder,
                 now=now,
                 server_name=config.homeserver.server_name,
+                bot=homeserver_of(config).bot,
+                instance=config.appservice.id,
                 parallelism=config.provisioner.parallelism,
                 settle=connect.read_timeout,
                 notice=notice,
@@ -304,6 +309,20 @@ async def _held(observer: Observer, text: str | None) -> tuple[Iterable[str], st
         return plan.held, plan.digest
     made = await observer.plan()
     return (action.identity for action in made.held), digest(made)
+
+
+async def explain(config: Config, question: Question, progress: Progress | None = None) -> Explanation:
+    """`aim explain`: how somebody stands to a room, and why. Changes nothing.
+
+    Raises AimError, also for somebody or a room that nobody knows.
+    """
+    async with observing(config, progress) as observer:
+        world = await observer.world()
+        plan = make_plan(world)
+        scope = scope_of(world, plan, question)
+        async with open_audit(database_url(config), config.data_dir) as audit:
+            recorded = await audit.about(scope.rooms, scope.people)
+    return answer(world, plan, scope, recorded)
 
 
 async def rebind(config: Config, old: str, new: str) -> str:

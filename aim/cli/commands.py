@@ -10,7 +10,7 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from aim.config.load import load_config
 from aim.config.root import Config
 from aim.errors import AimError, PlanError
 from aim.planner.document import digest, read_saved, to_document, to_text
+from aim.planner.explain import Explanation, Question
 from aim.planner.plan import Plan
 from aim.planner.render import render, summary
 from aim.ports import Outcome
@@ -201,6 +202,32 @@ def directory(path: Path, *, json: bool, ldif: Path | None, redact: bool) -> int
     else:
         show.say(show.directory(found))
     return DONE
+
+
+def explain(path: Path, about: Sequence[str], *, user: str | None, everybody: bool, json: bool) -> int:
+    import json as json_
+
+    from aim.planner.explained import to_json, to_lines
+
+    people = [word for word in about if word.startswith("@")] + ([user] if user is not None else [])
+    rooms = [word for word in about if not word.startswith("@")]
+    if len(people) > 1 or len(rooms) > 1 or not (people or rooms):
+        raise AimError(
+            "a question is about one person, one room, or one person in one room",
+            "write `aim explain @evan:example.com engineering`; put a name of several words in quotes",
+        )
+    question = Question(next(iter(people), None), next(iter(rooms), None), everybody)
+    found = _run(_explain(_load_to_read(path), question))
+    if json:
+        sys.stdout.write(json_.dumps(to_json(found), indent=1, ensure_ascii=False) + "\n")
+    else:
+        show.lines(to_lines(found))
+    return DONE
+
+
+async def _explain(config: Config, question: Question) -> Explanation:
+    with show.Bar("reading rooms") as bar:
+        return await app.explain(config, question, bar.step)
 
 
 def approve(path: Path, wanted: str, *, plan: Path | None, by: str | None) -> int:

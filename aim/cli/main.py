@@ -148,6 +148,28 @@ def directory(
 
 
 @app.command()
+def explain(
+    about: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MXID] [ROOM]", help="A person, a room (key, id or name), or both."),
+    ] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    user: Annotated[
+        str | None, typer.Option(metavar="LOCALPART", help="The person, without @ and server.")
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="All people of the room, however many.")] = False,
+    json: Json = False,
+) -> None:
+    """Say why somebody is, or is not, in a space or room, with that power level. Changes nothing.
+
+    Example: aim explain @evan:example.com engineering
+    """
+    from aim.cli import commands
+
+    _exit(commands.explain(config, about or [], user=user, everybody=everybody, json=json))
+
+
+@app.command()
 def approve(
     digest: Annotated[str, typer.Argument(help="Digest of the plan, as `aim plan` prints it.")],
     config: ConfigFile = DEFAULT_CONFIG,

@@ -49,6 +49,13 @@ def say(what: RenderableType) -> None:
     out().print(what)
 
 
+def lines(texts: Iterable[str]) -> None:
+    """Prints lines as they are; a terminal breaks those that are too long for it."""
+    console = out()
+    for text in texts:
+        console.print(Text(text), soft_wrap=True)
+
+
 def warn(messages: Iterable[str]) -> None:
     """Prints warnings, a line each."""
     for message in messages:

@@ -12,7 +12,7 @@ from aim.store.embedded import embedded
 from aim.store.mirror import PostgresMirror
 from aim.store.recorded import RecordedStore
 from aim.store.recorder import RecorderStore
-from aim.store.wiring import open_decisions, open_reader, open_writer
+from aim.store.wiring import open_audit, open_decisions, open_reader, open_writer
 
 __all__ = [
     "DecisionStore",
@@ -20,6 +20,7 @@ __all__ = [
     "RecordedStore",
     "RecorderStore",
     "embedded",
+    "open_audit",
     "open_decisions",
     "open_reader",
     "open_writer",

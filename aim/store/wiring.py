@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aim.ports import RecordedReader
+from aim.ports import AuditReader, RecordedReader
+from aim.store.audit import NothingAudited, open_audit_store
 from aim.store.decisions import DecisionStore, nothing_to_decide, open_decision_store
 from aim.store.embedded import embedded
 from aim.store.recorded import NothingRecorded, open_recorded
@@ -24,6 +25,17 @@ async def open_reader(database_url: str | None, data_dir: Path) -> AsyncIterator
             yield NothingRecorded()
             return
         async with open_recorded(dsn) as reader:
+            yield reader
+
+
+@asynccontextmanager
+async def open_audit(database_url: str | None, data_dir: Path) -> AsyncIterator[AuditReader]:
+    """What became of earlier actions, to read. Makes no database where there is none. Raises StoreError."""
+    async with _dsn(database_url, data_dir, create=False) as dsn:
+        if dsn is None:
+            yield NothingAudited()
+            return
+        async with open_audit_store(dsn) as reader:
             yield reader
 
 
