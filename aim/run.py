@@ -126,6 +126,10 @@ class _Live:
     def current(self) -> bool:
         return self._mirror.current
 
+    @property
+    def has_to_look_around(self) -> bool:
+        return self._mirror.has_to_look_around
+
     async def begin(self) -> None:
         """The listener is a registration of its own, or (`aim registration --single`) the only one."""
         await self._ensure_bot()

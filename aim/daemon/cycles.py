@@ -84,6 +84,8 @@ class Cycles:
         def mine(rooms: frozenset[str]) -> frozenset[str]:
             for key in keys - rooms:
                 self._queue.done(key)
+            # What an event leads to can lie in another room: one that somebody put into a space, say.
+            self._queue.discover(rooms - keys, self._now())
             return rooms & keys
 
         work = _Work(decided=decided, left=Counter(dict.fromkeys(keys, 1)))

@@ -191,6 +191,7 @@ class Daemon:
     def _is_due(self, looks_like: tuple[str, int]) -> bool:
         return (
             self._open
+            or (self._mirror is not None and self._mirror.has_to_look_around)
             or looks_like != self._looks_like
             or self._last_whole is None
             or self._now() - self._last_whole >= self._pace.full

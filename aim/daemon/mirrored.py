@@ -15,6 +15,11 @@ class LiveMirror(Protocol):
         """An event of our own has come back since the start, and nothing has failed since."""
         ...
 
+    @property
+    def has_to_look_around(self) -> bool:
+        """Rooms in our spaces that are not ours were not looked at for long; a cycle does it."""
+        ...
+
     async def begin(self) -> None:
         """Wakes the stream and waits for an event of our own to come back. Raises AimError."""
         ...

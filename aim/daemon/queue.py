@@ -51,6 +51,11 @@ class Queue:
             if known is None or at < known:
                 self._due[key] = at
 
+    def discover(self, keys: Iterable[str], now: datetime) -> None:
+        """Something is to be done about these rooms, as was seen in passing; whoever waits for a pause to be
+        over, or is being worked on, stays as it is."""
+        self.add((key for key in keys if key not in self._due and key not in self._busy), now)
+
     def next_due(self) -> datetime | None:
         """When there is something to take; None while there is nothing that is not busy."""
         return min((at for key, at in self._due.items() if key not in self._busy), default=None)

@@ -49,7 +49,8 @@ class Accounts:
         """`admin`: MXID to act as when listing (None: the bot is the admin). `admin_api`: False with MAS."""
         self._transport = transport
         self._server_name = server_name
-        self._admin = admin
+        self.admin = admin
+        """MXID to act as where it takes an admin; None: the bot is one, or nobody."""
         self._admin_api = admin_api
         self._parallelism = parallelism
 
@@ -152,7 +153,7 @@ class Accounts:
         }
         if token is not None:
             query["from"] = token
-        if self._admin is not None:
+        if self.admin is not None:
             # The `user_id` that makes us act as the admin is a filter here too; `name` outdoes it.
             query["name"] = "%"
         try:
@@ -169,7 +170,7 @@ class Accounts:
             raise
 
     async def _get(self, path: PathBuilder, query: dict[str, str]) -> dict[str, object]:
-        return dict(mapping(await self._transport.get(path, query, self._admin)))
+        return dict(mapping(await self._transport.get(path, query, self.admin)))
 
 
 def _token(page: dict[str, object]) -> str | None:

@@ -1,4 +1,5 @@
-"""Reads how the homeserver is: every managed room, and who has an account. Implements ports.HomeserverReader.
+"""Reads how the homeserver is: every managed room, what else is in our spaces, and who has an account.
+Implements ports.HomeserverReader.
 
 In: GET requests only, by a ReadTransport. Out: world.rooms.Observed. `parse` knows what a room's state means.
 """
@@ -17,6 +18,7 @@ from aim.matrix.parse import Home, mapping
 from aim.matrix.refusals import one_line, somebody_else
 from aim.matrix.rooms import RoomVersions, joined
 from aim.matrix.transport import PARALLELISM, ReadTransport
+from aim.matrix.unmanaged import Unmanaged
 from aim.world.managed import sort_out
 from aim.world.rooms import Observed, Room
 
@@ -30,23 +32,33 @@ class Reader:
         home: Home,
         accounts: Accounts,
         *,
+        admin: str | None = None,
         parallelism: int = PARALLELISM,
         progress: Progress | None = None,
     ) -> None:
-        """`progress` is told (rooms read, rooms in all)."""
+        """`progress` is told (rooms read, rooms in all); `admin`: MXID to act as where it takes an admin."""
         self._transport = transport
         self._home = home
         self._accounts = accounts
+        self._admin = admin
         self._parallelism = parallelism
         self._progress = progress
         self._versions = RoomVersions(transport)
 
-    async def observe(self, roster: Roster, wanted: Collection[str], known: Mapping[str, str]) -> Observed:
-        """Reads every managed room, and which of the `wanted` localparts have an account.
+    async def observe(
+        self,
+        roster: Roster,
+        wanted: Collection[str],
+        known: Mapping[str, str],
+        rooms: Mapping[str, Sequence[str]] | None = None,
+    ) -> Observed:
+        """Reads every managed room, which of the `wanted` localparts have an account, and what people put
+        into our spaces.
 
-        A room is managed if our bot sent its create event, with the marker of our instance in it.
-        `known` is key → room id as recorded: it decides between two rooms with one key; without it the
-        oldest counts. Raises HomeserverError, and ConfigError if we are somebody else: never gives a part.
+        A room is managed if our bot sent its create event, with the marker of our instance in it, or took it
+        over. `known` is key → room id as recorded: it decides between two rooms with one key; without it the
+        oldest counts. `rooms` are the aliases and ids of existing rooms to look at → localparts of people who
+        may be in them. Raises HomeserverError, and ConfigError if we are somebody else: never gives a part.
         """
 
         async def read(room_id: str) -> Room | None:
@@ -54,10 +66,12 @@ class Reader:
             return parse.room(room_id, events, self._home, roster)
 
         found = await each(read, await joined(self._transport), self._parallelism, self._progress)
-        ours = [room for room in found if room is not None and room.marker is not None]
+        inside = [room for room in found if room is not None]
+        ours = [room for room in inside if room.marker is not None]
         if not ours:
             await self._require_identity()
         managed = sort_out(ours, known)
+        others = await self._unmanaged(roster).look(inside, rooms)
         return Observed(
             rooms=managed.rooms,
             accounts=await self._with_accounts(roster, wanted, ours),
@@ -66,6 +80,18 @@ class Reader:
             server_name=self._home.server_name,
             bot=self._home.bot,
             default_room_version=await self._versions.default(),
+            unmanaged=others.rooms,
+            unseen=others.unseen,
+            aliases=others.aliases,
+        )
+
+    def _unmanaged(self, roster: Roster) -> Unmanaged:
+        return Unmanaged(
+            self._transport,
+            self._home,
+            roster,
+            admin=self._admin,
+            parallelism=self._parallelism,
         )
 
     async def _require_identity(self) -> None:

@@ -104,3 +104,14 @@ def test_nothing_added_is_lost(steps: list[tuple[str, str]]) -> None:
     for key in queue.busy:
         queue.done(key)
     assert owed <= queue.take(now + LONGEST_PAUSE)
+
+
+def test_what_is_seen_in_passing_neither_ends_a_pause_nor_disturbs_work() -> None:
+    queue = Queue()
+    queue.failed("a", NOW)
+    queue.occupy(["b"])
+    queue.discover(["a", "b", "c"], NOW)
+    assert queue.take(NOW) == {"c"}
+    queue.done("b")
+    assert queue.take(NOW) == frozenset()
+    assert queue.take(NOW + FIRST_PAUSE) == {"a"}

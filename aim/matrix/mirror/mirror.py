@@ -10,13 +10,14 @@ through the stream: until then whoever observes gets everything read anew, which
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from aim.directory.roster import Roster
 from aim.errors import HomeserverError, StoreError
 from aim.matrix.accounts import Accounts
+from aim.matrix.mirror.around import Around
 from aim.matrix.mirror.events import MEMBER
 from aim.matrix.mirror.judge import Judge
 from aim.matrix.mirror.keeper import Keeper, OnChange
@@ -29,6 +30,7 @@ from aim.matrix.parallel import Progress
 from aim.matrix.parse import Home
 from aim.matrix.rooms import RoomVersions
 from aim.matrix.transport import PARALLELISM
+from aim.matrix.unmanaged import Unmanaged
 from aim.ports import MirrorFacts, MirrorStore
 from aim.world.managed import sort_out
 from aim.world.rooms import Observed
@@ -87,6 +89,9 @@ class Mirror:
             on_difference=hooks.on_difference,
         )
         self._people = KnownAccounts(accounts, self._keeper)
+        self._around = Around(
+            Unmanaged(transport, home, roster, admin=accounts.admin, parallelism=parallelism), now
+        )
         self._versions = RoomVersions(transport)
         self._control_rooms: set[str] = set()
         self._begun = False
@@ -223,17 +228,30 @@ class Mirror:
 
     # -- what it tells ---------------------------------------------------------------------------------------
 
-    async def observe(self, roster: Roster, wanted: Collection[str], known: Mapping[str, str]) -> Observed:
+    @property
+    def has_to_look_around(self) -> bool:
+        """Whether rooms in our spaces that are not ours were not looked at for long: `observe` does it."""
+        return self._around.is_due
+
+    async def observe(
+        self,
+        roster: Roster,
+        wanted: Collection[str],
+        known: Mapping[str, str],
+        rooms: Mapping[str, Sequence[str]] | None = None,
+    ) -> Observed:
         """See ports.HomeserverReader; `roster` must be the mirror's own. Raises StoreError, too."""
         assert roster is self._roster, "people are numbered by one roster"
         self._reading.recorded = frozenset(known.values())
-        if not self._current:
+        anew = not self._current
+        if anew:
             await self._reading.question_everything()
         await self._reading.refresh(None)
         await self._people.make_sure(wanted)
-        rooms = self._memory.rooms()
-        managed = sort_out(rooms, known)
+        mirrored = self._memory.rooms()
         asked_for = self._reading.wanted | self._reading.recorded
+        managed = sort_out(mirrored, known)
+        others = await self._around.found(mirrored, rooms, anew=anew)
         return Observed(
             rooms=managed.rooms,
             accounts=self._people.present() & roster.people(wanted),
@@ -243,9 +261,15 @@ class Mirror:
             bot=self._home.bot,
             default_room_version=self._memory.facts.default_room_version or await self._versions.default(),
             unmanaged={
-                room.room_id: room for room in rooms if room.marker is None and room.room_id in asked_for
+                **others.rooms,
+                **{
+                    room.room_id: room
+                    for room in mirrored
+                    if room.marker is None and room.room_id in asked_for
+                },
             },
-            unseen=dict(self._reading.unseen),
+            unseen={**self._reading.unseen, **others.unseen},
+            aliases=others.aliases,
         )
 
 
