@@ -19,6 +19,7 @@ from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.planner.actions import AnyAction
 from aim.planner.plan import Plan
+from aim.world.audit import Audit
 from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
 from aim.world.rooms import Observed
 
@@ -50,10 +51,18 @@ class HasEntries(Protocol):
 class HomeserverReader(Protocol):
     """Reads rooms and accounts. Has no way to change anything."""
 
-    async def observe(self, roster: Roster, wanted: Collection[str], known: Mapping[str, str]) -> Observed:
-        """Reads every managed room, and which of the `wanted` localparts have an account.
+    async def observe(
+        self,
+        roster: Roster,
+        wanted: Collection[str],
+        known: Mapping[str, str],
+        rooms: Mapping[str, Sequence[str]] | None = None,
+    ) -> Observed:
+        """Reads every managed room, which of the `wanted` localparts have an account, and what people put
+        into our spaces.
 
-        `known` is key → room id as recorded: it decides between two rooms with one key.
+        `known` is key → room id as recorded: it decides between two rooms with one key. `rooms` are aliases
+        and ids of existing rooms to look at → localparts of people who may be in them.
         Raises HomeserverError.
         """
         ...
@@ -137,6 +146,15 @@ class RecordedReader(Protocol):
 
     async def plan_by_digest(self, digest: str) -> str | None:
         """The JSON text of the newest recorded cycle's plan with that digest, or None."""
+        ...
+
+
+class AuditReader(Protocol):
+    """Reads what was recorded of a few people and rooms. Changes nothing."""
+
+    async def about(self, rooms: Collection[str], people: Collection[str]) -> Audit:
+        """Of each of these people (MXIDs) in each of these rooms (keys); of a single room also what was last
+        done about the room itself. `Audit()` if there is no database yet. Raises StoreError."""
         ...
 
 
@@ -421,6 +439,7 @@ class MirrorStore(Protocol):
 
 
 __all__ = [
+    "AuditReader",
     "Executor",
     "HasEntries",
     "HomeserverReader",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from aim.config.root import Config
+from aim.desired.adopting import wanted_rooms
 from aim.desired.desire import desire
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
@@ -90,6 +91,7 @@ class Observer:
             self._roster,
             self._roster.localparts(directory.everyone),
             {key: room.room_id for key, room in recorded.rooms.items()},
+            wanted_rooms(self._senses.config, directory),
         )
         _refuse_empty_in_recovery(directory, recorded, observed)
         config = self._senses.config
@@ -100,6 +102,7 @@ class Observer:
             now=self._senses.now(),
             allowed_users=config.provisioner.allowed_users,
             limits=limits_of(config),
+            joins=config.provisioner.membership == "join",
         )
 
     async def plan(self) -> Plan:
@@ -123,7 +126,12 @@ def limits_of(config: Config) -> Mapping[str, Limits]:
             per_space=Limit(guard.per_space.at_least, guard.per_space.percent),
             organisation=Limit(guard.organisation.at_least, guard.organisation.percent),
         )
-        for kind, guard in (("kicks", guards.kicks), ("demotions", guards.demotions))
+        for kind, guard in (
+            ("kicks", guards.kicks),
+            ("demotions", guards.demotions),
+            ("releases", guards.releases),
+            ("abandoned_spaces", guards.abandoned_spaces),
+        )
     }
 
 
@@ -266,6 +274,10 @@ class Reconciler(Observer):
             await recorder.record_seen(memory.seen, (), world.desired.directory.source)
         if memory.entitled:
             await recorder.record_entitled(memory.entitled, now)
+        if memory.lapsed or memory.regained:
+            await recorder.record_lapsed(memory.lapsed, memory.regained, now)
+        if memory.returned:
+            await recorder.forget_caused(memory.returned)
         if memory.held is not None:
             await recorder.record_held(memory.held)
         if world.recovering and memory.recovery_since is None:

@@ -158,6 +158,14 @@ Localpart = Annotated[
 Mxid = Annotated[
     str, _matching(rf"@{_LOCALPART}:{_SERVER}", "must be a Matrix user id such as @aim:example.com")
 ]
+RoomName = Annotated[
+    str,
+    _matching(
+        # From room version 12 on an id names no server.
+        rf"#[^\s:\0]+:{_SERVER}|![^\s:\0]+(?::{_SERVER})?",
+        "must be the alias or the id of a room, such as '#company:example.com' or '!id:example.com'",
+    ),
+]
 MxcUri = Annotated[
     str, _matching(rf"mxc://{_SERVER}/[A-Za-z0-9_-]+", "must be an mxc:// URI of uploaded media")
 ]

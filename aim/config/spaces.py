@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from aim.config.document import Block, Items
-from aim.config.fields import Mxid, PowerLevel, Text, as_list
+from aim.config.fields import Mxid, PowerLevel, RoomName, Text, as_list
 from aim.config.section import Section
 
 
@@ -76,6 +76,8 @@ class SpaceConfig(Section):
     id: Text
     """Never shown to anyone; a new id is a new space."""
     name: Text
+    room: RoomName | None = None
+    """Alias or id of an existing space to take over; None: one is made."""
     groups: Annotated[tuple[GroupConfig, ...], BeforeValidator(as_list)] = ()
     federated_groups: Annotated[tuple[FederatedGroupConfig, ...], BeforeValidator(_with_agents)] = ()
     subspaces: Annotated[tuple[SpaceConfig, ...], BeforeValidator(as_list)] = ()

@@ -6,21 +6,26 @@ the space and its default rooms, never to a subspace. Every default room is join
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from aim.config.provisioner import DefaultRoomConfig
 from aim.config.root import Config
 from aim.config.sources import LdapSource, LdifSource
 from aim.config.spaces import SpaceConfig
+from aim.desired.adopting import adopted
+from aim.desired.grants import levels_of
 from aim.desired.identity import conflicts, hands_off
 from aim.desired.mirrored import mirrored_spaces
 from aim.desired.rooms import Desired, DesiredRoom, Grant
+from aim.desired.taken_over import JOIN_RULES as _JOIN_RULES
+from aim.desired.taken_over import NAME as _NAME
+from aim.desired.taken_over import PRIVATE, is_made_private, join_rule, let_in_again, rooms_of_people
 from aim.desired.unknown import unknown_group
 from aim.directory.model import Directory, Problem, Severity
 from aim.directory.roster import NOBODY, People, union
 from aim.world.recorded import Recorded
-from aim.world.rooms import Observed
+from aim.world.rooms import Observed, Room
 
 EVERYONE_SPACE = "everyone"
 """Id of the one space that stands for the whole organisation when no `spaces` are configured."""
@@ -28,8 +33,8 @@ EVERYONE_SPACE = "everyone"
 EVERYONE = "everyone"
 """How reasons name the group `''`."""
 
-NAME = "m.room.name"
-JOIN_RULES = "m.room.join_rules"
+NAME = _NAME
+JOIN_RULES = _JOIN_RULES
 ENCRYPTION = "m.room.encryption"
 ENCRYPTION_CONTENT: Mapping[str, object] = {"algorithm": "m.megolm.v1.aes-sha2"}
 
@@ -37,14 +42,16 @@ ENCRYPTION_CONTENT: Mapping[str, object] = {"algorithm": "m.megolm.v1.aes-sha2"}
 def desire(config: Config, directory: Directory, observed: Observed, recorded: Recorded) -> Desired:
     """How the homeserver should be. Never raises: what can't be followed is a problem."""
     found = conflicts(directory.users, recorded.seen)
-    mapping = _Mapping(config, directory, observed)
+    mapping = _Mapping(config, directory, observed, recorded)
     mapping.add_spaces()
+    mapping.add_rooms_of_people()
     ourselves = _ourselves(directory, observed)
     return Desired(
         directory=directory,
         rooms=mapping.rooms,
         hands_off=hands_off(directory, recorded, found) | ourselves,
         invite_before_login=config.provisioner.invite_before_first_login,
+        cleans_up=config.provisioner.gc.enabled,
         problems=(
             *directory.problems,
             *(conflict.problem(observed.server_name) for conflict in found),
@@ -84,15 +91,18 @@ class _Membership:
 class _Mapping:
     """Walks the configured tree twice: upwards to gather members, downwards to lay out the rooms."""
 
-    def __init__(self, config: Config, directory: Directory, observed: Observed) -> None:
+    def __init__(self, config: Config, directory: Directory, observed: Observed, recorded: Recorded) -> None:
         self._config = config
         self._directory = directory
         self._observed = observed
+        self._recorded = recorded
         self._memberships: dict[str, _Membership] = {}
         self._in_doubt: set[str] = set()
         """Spaces of which a group is not found."""
         self.rooms: dict[str, DesiredRoom] = {}
         self.problems: list[Problem] = []
+        self._adopted: dict[str, str] = {}
+        """Room id → the space that it is taken over as."""
 
     def add_spaces(self) -> None:
         mirrored = mirrored_spaces(self._directory) if _mirrors_tree(self._config) else ()
@@ -148,25 +158,84 @@ class _Mapping:
                 subspaces=tuple(subspace.id for subspace in space.subspaces),
                 state={NAME: {"name": space.name}},
                 enforced=frozenset({NAME}) if self._config.provisioner.enforce_names else frozenset(),
+                takes_over=self._adopt(space),
             )
         )
         for subspace in space.subspaces:
             self._lay_out(subspace, parent=space.id)
 
+    def _adopt(self, space: SpaceConfig) -> str | None:
+        """Id of the existing space that it is to be, "" if that can't be had; None: it is made."""
+        if space.room is None:
+            return None
+        found = adopted(space, space.room, self._observed)
+        other = self._adopted.setdefault(found.room_id, space.id) if found.room_id else space.id
+        if other != space.id:
+            text = f"`room: {space.room}` is taken over as {other} already; no other one is made"
+            self.problems.append(Problem(Severity.ERROR, space.id, text))
+            return ""
+        if found.problem is not None:
+            self.problems.append(found.problem)
+        return found.room_id
+
     def _add_with_rooms(self, space: DesiredRoom) -> None:
         self.rooms[space.key] = space
         invites = self._config.provisioner.invite_to_public_rooms
         for room in self._config.provisioner.default_rooms:
-            made = default_room(space, room, invites=invites)
-            self.rooms[made.key] = made
+            made = let_in_again(default_room(space, room, invites=invites), self._observed)
+            if not self._lets_go_of(made):
+                self.rooms[made.key] = made
+
+    def _lets_go_of(self, room: DesiredRoom) -> bool:
+        """Whether people made a room of ours private, so that it is theirs now."""
+        seen = self._observed.rooms.get(room.key)
+        if seen is not None and seen.bot != "join" and join_rule(seen) in PRIVATE:
+            # We left it, and it is as closed as it was then.
+            return True
+        if seen is None or not self._config.provisioner.gc.enabled:
+            return False
+        recorded = self._recorded.rooms.get(room.key)
+        return is_made_private(seen, room, recorded.properties if recorded else None)
+
+    def add_rooms_of_people(self) -> None:
+        """Rooms that people made in these spaces, or put there."""
+        provisioner = self._config.provisioner
+        found = list(
+            rooms_of_people(
+                self.rooms,
+                self._observed,
+                self._directory.roster,
+                provisioner.allows,
+                invites=provisioner.invite_to_public_rooms,
+            )
+        )
+        self.rooms |= {room.key: room for room in found}
 
     def _add_deconfigured_rooms(self) -> None:
-        """Default rooms that exist but left the configuration stay managed as long as their space is."""
+        """Default rooms that exist but left the configuration stay managed while they are in their space."""
         invites = self._config.provisioner.invite_to_public_rooms
         for key, room in sorted(self._observed.rooms.items()):
-            space = None if room.is_space or key in self.rooms else self._space_of(key)
-            if space is not None:
-                self.rooms[key] = _room_left_to_itself(space, key, invites=invites)
+            of_people = room.marker is None or room.marker.is_taken_over
+            space = None if room.is_space or of_people or key in self.rooms else self._space_of(key)
+            if space is None or key in self._configured_keys(space) or not self._is_in(space, room):
+                continue
+            left = _room_left_to_itself(space, key, self._applied_rules(key), invites=invites)
+            if not self._lets_go_of(left):
+                self.rooms[key] = left
+
+    def _configured_keys(self, space: DesiredRoom) -> frozenset[str]:
+        return frozenset(room_key(space.key, room.id) for room in self._config.provisioner.default_rooms)
+
+    def _is_in(self, space: DesiredRoom, room: Room) -> bool:
+        """Whether people left the room where we put it; true where the space can't be seen."""
+        seen = self._observed.rooms.get(space.key)
+        return seen is None or room.room_id in seen.children
+
+    def _applied_rules(self, key: str) -> Mapping[str, object] | None:
+        """The join rules that a room was given last, as far as that is known."""
+        recorded = self._recorded.rooms.get(key)
+        rules = (recorded.properties or {}).get(JOIN_RULES) if recorded else None
+        return rules if isinstance(rules, Mapping) else None
 
     def _space_of(self, key: str) -> DesiredRoom | None:
         """The space in a default room's key: ids may hold slashes, the longest that exists wins."""
@@ -203,28 +272,6 @@ class _Mapping:
 
 def _mirrors_tree(config: Config) -> bool:
     return isinstance(config.source, LdapSource | LdifSource) and config.source.mirror_tree
-
-
-def levels_of(grants: Sequence[Grant], members_below: People = NOBODY) -> Mapping[int, People]:
-    """Level → people, the highest level of each person; the default 0 is left out.
-
-    `members_below` are in through a subspace, which gives the default level: it raises a negative one.
-    """
-    by_level: dict[int, list[People]] = {0: [members_below]}
-    for grant in grants:
-        by_level.setdefault(grant.level, []).append(grant.people)
-    from_the_top = sorted(by_level, reverse=True)
-    if from_the_top[-1] == 0:
-        # Below the default nobody is left whom it would raise.
-        from_the_top.pop()
-    levels: dict[int, People] = {}
-    higher = NOBODY
-    for level in from_the_top:
-        people = union(by_level[level])
-        if level and (rest := people - higher):
-            levels[level] = rest
-        higher |= people
-    return levels
 
 
 def default_room(space: DesiredRoom, room: DefaultRoomConfig, *, invites: bool) -> DesiredRoom:
@@ -273,8 +320,13 @@ def room_key(space: str, room: str) -> str:
     return f"{space}/{room}"
 
 
-def _room_left_to_itself(space: DesiredRoom, key: str, *, invites: bool) -> DesiredRoom:
-    """A default room that was deconfigured: memberships and levels follow, its properties are its own."""
+def _room_left_to_itself(
+    space: DesiredRoom, key: str, rules: Mapping[str, object] | None, *, invites: bool
+) -> DesiredRoom:
+    """A default room that was deconfigured: memberships and levels follow, its properties are its own.
+
+    `rules`, the join rules it was given last, stay known, so that it shows when people close the room.
+    """
     return DesiredRoom(
         key=key,
         space=space.key,
@@ -287,4 +339,5 @@ def _room_left_to_itself(space: DesiredRoom, key: str, *, invites: bool) -> Desi
         grants=space.grants,
         subspaces=space.subspaces,
         invites=invites,
+        state={} if rules is None else {JOIN_RULES: rules},
     )

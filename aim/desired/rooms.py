@@ -24,7 +24,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredRoom:
-    """A space or a default room of a space."""
+    """A space, a default room of a space, or a room that people made in one."""
 
     key: str
     space: str
@@ -54,6 +54,16 @@ class DesiredRoom:
     room_version: str | None = None
     encrypted: bool | None = None
     """What the configuration says, to notice what can't be undone."""
+    takes_over: str | None = None
+    """Id of the existing room that it is, instead of one that we make: people made it, or let us in again.
+    "": one is named, but not to be had (a problem says why). Such a room is never created."""
+    only_invites: bool = False
+    """True for a room of people that may be joined but has not consented to being managed."""
+
+    @property
+    def is_of_people(self) -> bool:
+        """True for a room that stands in its spaces by people's doing, not by the configuration."""
+        return self.takes_over is not None and not self.is_space and self.parent is None
 
     def levels_by_person(self) -> dict[int, int]:
         """Person → level, other than the default 0."""
@@ -71,4 +81,6 @@ class Desired:
     """People not touched in either direction: two users claim the name, or it is not sure who they are."""
     invite_before_login: bool = False
     """True: people without an account are invited too (`invite_before_first_login`)."""
+    cleans_up: bool = False
+    """True: what is no longer to be managed is let go of (`gc.enabled`)."""
     problems: tuple[Problem, ...] = ()

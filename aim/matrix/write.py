@@ -1,4 +1,4 @@
-"""Changes rooms, acting as the bot. Implements ports.HomeserverWriter.
+"""Changes rooms, acting as the bot or as a local user. Implements ports.HomeserverWriter.
 
 In: what the executor asks for, room ids real by now. Out: as few requests as that needs. Whether it should be
 done was decided before; here is only how the homeserver wants it said.
@@ -132,6 +132,74 @@ class Writer:
                 errcode=error.errcode,
             ) from error
 
+    async def join(self, room_id: str, mxid: str) -> None:
+        """`POST /rooms/{id}/join`, acting as this user. Done too if they are already in."""
+        await self._transport.post(Path.v3.rooms[room_id].join, {}, user_id=mxid)
+
+    async def leave(self, room_id: str, mxid: str | None = None, reason: str | None = None) -> None:
+        """`POST /rooms/{id}/leave`, acting as this user, or as the bot: also declines an invite, or takes a
+        knock back. Done too if they are already out."""
+        body = {} if reason is None else {"reason": reason}
+        try:
+            await self._transport.post(Path.v3.rooms[room_id].leave, body, user_id=mxid)
+        except HomeserverRefused as error:
+            if error.status not in {403, 404} or await self._is_inside(room_id, mxid):
+                raise
+
+    async def _is_inside(self, room_id: str, mxid: str | None) -> bool:
+        """Whether they are in a room: asked as they themselves, as we may not be in it."""
+        rooms = mapping(await self._transport.get(Path.v3.joined_rooms, user_id=mxid))
+        return room_id in parse.strings(rooms.get("joined_rooms"))
+
+    async def lower_own_level(self, room_id: str, mxid: str, level: int) -> None:
+        """Reads the power levels and changes only this user's own, acting as them, if they have more."""
+        path = _state_path(room_id, _POWER_LEVELS, "")
+        current = dict(mapping(await self._transport.get(path)))
+        content = merged_power_levels(current, None, {mxid: level})
+        if content != current:
+            await self._transport.put(path, content, user_id=mxid)
+
+    async def take_control(self, room_id: str, acting_as: str | None, *, invites: bool) -> None:
+        """Acting as this user lets the bot in (with `invites`) and gives it level 100; each step only if it
+        is not so already. With None the bot joins by itself.
+
+        Needs the user's right to invite and to change power levels; no server admin is needed.
+        """
+        if acting_as is None:
+            await self._transport.post(Path.v3.rooms[room_id].join, {})
+            return
+        if invites:
+            await self._let_in(room_id, acting_as)
+        path = _state_path(room_id, _POWER_LEVELS, "")
+        try:
+            current = dict(mapping(await self._transport.get(path, user_id=acting_as)))
+        except HomeserverRefused as error:
+            if error.status != 404:
+                raise
+            current = {"users": await self._first_levels(room_id, acting_as)}
+        have = parse.level(mapping(current.get("users")).get(self._home.bot))
+        if have is None:
+            have = parse.level(current.get("users_default")) or 0
+        if have < ADMIN:
+            content = merged_power_levels(current, None, {self._home.bot: ADMIN})
+            _fits(_POWER_LEVELS, content)
+            await self._transport.put(path, content, user_id=acting_as)
+
+    async def _let_in(self, room_id: str, acting_as: str) -> None:
+        bot = self._home.bot
+        try:
+            await self._transport.post(Path.v3.rooms[room_id].invite, {"user_id": bot}, user_id=acting_as)
+        except HomeserverRefused as error:
+            # 403 as well if the bot is in, or invited, already: then joining tells.
+            if error.status != 403:
+                raise
+            try:
+                await self._transport.post(Path.v3.rooms[room_id].join, {})
+            except HomeserverRefused:
+                raise error from None
+            return
+        await self._transport.post(Path.v3.rooms[room_id].join, {})
+
     async def put_state(
         self, room_id: str, event_type: str, state_key: str, content: Mapping[str, object]
     ) -> None:
@@ -150,17 +218,18 @@ class Writer:
         except HomeserverRefused as error:
             if error.status != 404:
                 raise
-            # A room whose creation broke off. The event that ends the creator's implicit power must name it.
-            current = {"users": await self._bot_level(room_id)}
+            # A room whose creation broke off.
+            current = {"users": await self._first_levels(room_id, self._home.bot)}
         content = merged_power_levels(current, base, levels)
         if content != current:
             _fits(_POWER_LEVELS, content)
             await self._transport.put(path, content)
 
-    async def _bot_level(self, room_id: str) -> dict[str, object]:
+    async def _first_levels(self, room_id: str, creator: str) -> dict[str, object]:
+        """Whom the first power levels of a room must name: they end the creator's implicit power."""
         create = mapping(await self._transport.get(_state_path(room_id, "m.room.create", "")))
         version = create.get("room_version", "1")
-        return {} if has_privileged_creators(str(version)) else {self._home.bot: ADMIN}
+        return {} if has_privileged_creators(str(version)) else {creator: ADMIN}
 
     async def _membership_after(self, error: HomeserverRefused, room_id: str, mxid: str) -> str | None:
         """Somebody's membership after a refusal that it may explain; raises `error` if that can't be told."""
@@ -221,8 +290,15 @@ def creation(room: NewRoom, version: str, home: Home) -> dict[str, object]:
 def merged_power_levels(
     current: Mapping[str, object], base: Mapping[str, object] | None, levels: Mapping[str, int]
 ) -> dict[str, object]:
-    """`current` with the keys of `base` (but `users`) and these people's levels; the rest as it was."""
-    content = {**current, **{key: value for key, value in (base or {}).items() if key != "users"}}
+    """`current` with the keys of `base` (but `users`) and these people's levels; the rest as it was, also
+    within `events` and `notifications`."""
+    content = dict(current)
+    for key, value in (base or {}).items():
+        present = content.get(key)
+        if isinstance(value, Mapping) and isinstance(present, Mapping):
+            content[key] = {**present, **value}
+        elif key != "users":
+            content[key] = value
     users = dict(mapping(current.get("users")))
     default = parse.level(content.get("users_default")) or 0
     for user, wanted in levels.items():

@@ -10,34 +10,43 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from aim.desired.desire import JOIN_RULES
 from aim.desired.levels import base_levels
 from aim.desired.mirrored import is_mirrored
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem
-from aim.directory.roster import People
+from aim.directory.roster import NOBODY, People
 from aim.planner.actions import (
     AddChild,
     AnyAction,
     CreateRoom,
     CreateSpace,
     Invite,
+    Join,
     Kick,
     RemoveChild,
     SetPowerLevel,
     SetRoomState,
     identity_of,
 )
+from aim.planner.cleanup import cleanup
+from aim.planner.control import control_problems, room_of, take_control
+from aim.planner.guarding import guarding_levels
 from aim.planner.keys import Keys
 from aim.planner.problems import pending, room_problems, world_problems
+from aim.planner.ranks import Ranks, ranks_of
 from aim.planner.reasons import Reasons
+from aim.planner.sizes import too_many_levels
+from aim.planner.unenforceable import unenforceable
+from aim.planner.wishes import may_be_asked, newly_regained
 from aim.planner.world import World
 from aim.world.rooms import Room
 
 POWER_LEVELS = "m.room.power_levels"
 SUGGESTED = "suggested"
 """The one recorded property that is not state of the room itself, but of its parent."""
-ASK_AGAIN_MS = 24 * 3600 * 1000
-"""Who left a space by their own wish is asked again after a day; in rooms their wish stands."""
+_BY_SPACE = frozenset({"restricted", "knock_restricted"})
+"""Join rules that let the members of a space in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +72,15 @@ def diff(world: World, keys: Keys | None = None) -> Difference:
         scope = _scope(world, room, keys)
         if scope is None or scope:
             actions.extend(comparison.room(room, scope))
+    actions.extend(cleanup(world))
     if keys is not None:
         actions = [action for action in actions if keys.cover(action)]
     actions.sort(key=lambda action: action.sort_key)
     problems = {*world.desired.problems, *world_problems(world)}
     for room in world.desired.rooms.values():
         problems.update(room_problems(world, room))
+        problems.update(control_problems(world, room))
+        problems.update(unenforceable(world, room))
     return Difference(tuple(actions), tuple(sorted(problems)), pending(world))
 
 
@@ -95,25 +107,41 @@ class _Comparison:
         for room in world.desired.rooms.values():
             self._children_by_parent[room.parent].append(room)
         self._keys_by_id = {room_id: key for key, room_id in self._room_ids.items()}
+        self._joining: dict[str, People] = {}
 
     def room(self, desired: DesiredRoom, scope: People | None) -> Iterator[AnyAction]:
         """All that differs in one room; if `scope` is given, only what concerns these people."""
-        world = self._world
-        observed = world.observed.rooms.get(desired.key)
-        if observed is not None:
+        observed = room_of(self._world, desired)
+        if observed is None:
+            if self.is_new(desired.key):
+                yield from self._creation(desired, scope)
+            return
+        ranks = ranks_of(observed, self._world.observed, self._world.roster)
+        control = take_control(self._world, desired, observed)
+        if control is not None:
             if scope is None:
-                yield from self._state(desired, observed)
+                yield control
+            for action in self.existing(desired, observed, scope, ranks.in_control()):
+                yield replace(action, after=tuple(sorted({*action.after, control.identity})))
+        elif desired.key in self._world.observed.rooms:
+            yield from self.existing(desired, observed, scope, ranks)
+
+    def existing(
+        self, desired: DesiredRoom, observed: Room, scope: People | None, ranks: Ranks
+    ) -> Iterator[AnyAction]:
+        """All that differs in a room that exists, as far as the bot's rank there lets it be done."""
+        if ranks.can_set_levels:
+            if scope is None:
+                yield from self._state(desired, observed, ranks)
                 yield from self._children(desired, observed)
-            yield from self._levels(desired, observed, scope)
-            yield from self._memberships(desired, observed, scope)
-        elif self.is_new(desired.key):
-            yield from self._creation(desired, scope)
+            yield from self._levels(desired, observed, scope, ranks)
+        yield from self._memberships(desired, observed, scope, ranks)
 
     def is_new(self, key: str) -> bool:
         """Whether the room is to be made. One that we made before and that is gone is never made again."""
         world = self._world
         room = world.desired.rooms.get(key)
-        if room is None or key in world.observed.rooms:
+        if room is None or room.takes_over is not None or key in world.observed.rooms:
             return False
         if key in world.observed.newer or key in world.recorded.rooms:
             return False
@@ -135,7 +163,8 @@ class _Comparison:
             people &= self._invitable
         if scope is not None:
             people &= scope
-        for level, holders in desired.levels.items():
+        levels = {} if too_many_levels(self._world, desired) else desired.levels
+        for level, holders in levels.items():
             for person in holders & people:
                 yield SetPowerLevel(
                     room=desired.key,
@@ -148,7 +177,7 @@ class _Comparison:
                 )
         if desired.invites:
             for person in people:
-                yield self._invite(desired, person, None, (creation.identity,))
+                yield self._bring_in(desired, None, person, (creation.identity,))
 
     def _will_exist(self, key: str) -> bool:
         return key in self._world.observed.rooms or self.is_new(key)
@@ -176,7 +205,7 @@ class _Comparison:
 
     # -- a room that exists ------------------------------------------------------------------------------
 
-    def _state(self, desired: DesiredRoom, observed: Room) -> Iterator[AnyAction]:
+    def _state(self, desired: DesiredRoom, observed: Room, ranks: Ranks) -> Iterator[AnyAction]:
         for event_type, content in _changed_state(self._world, desired, observed):
             enforced = event_type in desired.enforced
             where = "directory" if desired.is_space and is_mirrored(desired.key) else "configuration"
@@ -188,8 +217,8 @@ class _Comparison:
                 content=content,
                 reason=f"differs from the {where}" if enforced else f"changed in the {where}",
             )
-        wanted = base_levels(is_space=desired.is_space, room_version=observed.version)
-        if not _includes(observed.power_levels.base, wanted):
+        wanted = guarding_levels(observed, ranks)
+        if wanted is not None:
             yield SetRoomState(
                 room=desired.key,
                 space=desired.space,
@@ -212,7 +241,7 @@ class _Comparison:
         for child_id in observed.children:
             key = self._keys_by_id.get(child_id)
             moved = self._world.desired.rooms.get(key) if key else None
-            if moved is not None and moved.parent != desired.key:
+            if moved is not None and moved.parent != desired.key and not moved.is_of_people:
                 yield RemoveChild(
                     room=desired.key,
                     space=desired.space,
@@ -224,20 +253,30 @@ class _Comparison:
                     else "stands at the top",
                 )
 
-    def _levels(self, desired: DesiredRoom, observed: Room, scope: People | None) -> Iterator[AnyAction]:
+    def _levels(
+        self, desired: DesiredRoom, observed: Room, scope: People | None, ranks: Ranks
+    ) -> Iterator[AnyAction]:
         holders, wanted = observed.power_levels.people, desired.levels_by_person()
         if holders == wanted:
             return
         concerned = People(holders) | People(wanted)
         if scope is not None:
             concerned &= scope
-        for person in concerned - self._world.desired.hands_off:
+        too_many = too_many_levels(self._world, desired)
+        # Creators can't be named in the levels of a room in which they stand above them.
+        for person in concerned - self._world.desired.hands_off - ranks.creators:
             # Who is not named has 0: another default is put back by the same write (see _state).
             was, level = holders.get(person, 0), wanted.get(person, 0)
             if was == level or ((level > was or person not in holders) and self._is_pending(person)):
                 continue
             mxid = self._world.mxid(person)
             if level < was and (person in desired.spared or self._is_exempt(mxid)):
+                continue
+            if too_many and (level > was or person not in holders):
+                continue
+            as_themselves = was >= ranks.bot
+            if as_themselves and person not in observed.joined:
+                # Only they themselves could lower it, and only from inside: see unenforceable.
                 continue
             yield SetPowerLevel(
                 room=desired.key,
@@ -246,64 +285,156 @@ class _Comparison:
                 person=mxid,
                 level=level,
                 was=was,
+                as_themselves=as_themselves,
                 reason=self._reasons.level(desired, person, level),
             )
 
-    def _memberships(self, desired: DesiredRoom, observed: Room, scope: People | None) -> Iterator[AnyAction]:
+    def _memberships(
+        self, desired: DesiredRoom, observed: Room, scope: People | None, ranks: Ranks
+    ) -> Iterator[AnyAction]:
         present = observed.joined | observed.invited
-        if present == desired.members:
+        if present == desired.members and not (self._world.joins and observed.invited):
             return
-        hands_off = self._world.desired.hands_off
-        missing = desired.members - present - observed.banned - hands_off
-        surplus = present - desired.members - desired.spared - hands_off
-        if self._invitable is not None:
-            missing &= self._invitable
+        surplus = present - desired.members - desired.spared - self._world.desired.hands_off
         if scope is not None:
-            missing, surplus = missing & scope, surplus & scope
+            surplus &= scope
         for person in surplus:
             mxid = self._world.mxid(person)
             if not self._is_exempt(mxid):
-                yield self._kick(desired, observed, person, mxid)
-        # Nobody has to be asked who knocks.
-        for person in missing if desired.invites else missing & observed.knocking:
-            if self._may_be_asked(observed, person):
-                yield self._invite(desired, person, observed.room_id)
+                yield self._kick(desired, observed, person, ranks)
+        if ranks.can_invite:
+            missing = self._missing(desired, observed)
+            for person in missing if scope is None else missing & scope:
+                yield self._bring_in(desired, observed, person)
 
-    def _kick(self, desired: DesiredRoom, observed: Room, person: int, mxid: str) -> Kick:
+    def _kick(self, desired: DesiredRoom, observed: Room, person: int, ranks: Ranks) -> Kick:
         entitled = self._world.recorded.entitled.get(desired.key)
         return Kick(
             room=desired.key,
             space=desired.space,
             room_id=observed.room_id,
-            person=mxid,
+            person=self._world.mxid(person),
             reason=self._reasons.lost(desired, person),
             # Without a record of who was entitled, everybody counts.
             guarded=entitled is None or person in entitled,
+            as_themselves=not ranks.can_kick(person),
         )
 
-    def _invite(
-        self, desired: DesiredRoom, person: int, room_id: str | None, after: tuple[str, ...] = ()
-    ) -> Invite:
-        return Invite(
+    # -- bringing people in ------------------------------------------------------------------------------
+
+    def _missing(self, desired: DesiredRoom, observed: Room) -> People:
+        """Whoever is to be invited, or joined, in a room that exists."""
+        missing = desired.members - observed.joined - observed.invited
+        if not desired.invites:
+            # Nobody has to be asked who knocks.
+            missing &= observed.knocking
+        if self._invitable is not None:
+            missing &= self._invitable
+        if self._world.joins:
+            missing |= desired.members & observed.invited & self._world.observed.accounts
+        missing -= observed.banned | self._world.desired.hands_off
+        if not missing or not observed.left or missing.isdisjoint(People(observed.left)):
+            return missing
+        regained = newly_regained(self._world, desired)
+        return People(
+            person for person in missing if may_be_asked(self._world, desired, observed, person, regained)
+        )
+
+    def _bring_in(
+        self, desired: DesiredRoom, observed: Room | None, person: int, after: tuple[str, ...] = ()
+    ) -> Invite | Join:
+        room_id = observed.room_id if observed else None
+        reason = self._reasons.entitled(desired, person)
+        mxid = self._world.mxid(person)
+        if not self._is_joined_by_us(person):
+            return Invite(
+                room=desired.key,
+                space=desired.space,
+                room_id=room_id,
+                person=mxid,
+                reason=reason,
+                after=after,
+            )
+        needs_invite, way = self._way_in(desired, observed, person)
+        return Join(
             room=desired.key,
             space=desired.space,
             room_id=room_id,
-            person=self._world.mxid(person),
-            reason=self._reasons.entitled(desired, person),
-            after=after,
+            person=mxid,
+            needs_invite=needs_invite,
+            reason=reason,
+            after=tuple(sorted({*after, *way})),
         )
+
+    def _is_joined_by_us(self, person: int) -> bool:
+        return self._world.joins and person in self._world.observed.accounts
+
+    def _way_in(
+        self, desired: DesiredRoom, observed: Room | None, person: int
+    ) -> tuple[bool, tuple[str, ...]]:
+        """Whether the person needs an invite to join, and the join elsewhere that this one rests on."""
+        if observed is not None and person in observed.invited:
+            return False, ()
+        rules = self._join_rules(desired, observed)
+        rule = rules.get("join_rule")
+        if rule == "public":
+            return False, ()
+        allow = rules.get("allow")
+        if rule in _BY_SPACE and isinstance(allow, list):
+            keys = [key for condition in allow if (key := self._space_in(condition)) is not None]
+            if any(self._is_inside(key, person) for key in keys):
+                return False, ()
+            # A space waits for nobody: two that let in each other's members would wait for ever.
+            for key in keys if not desired.is_space else ():
+                if person in self._to_be_joined(key):
+                    return False, (identity_of(Join.type, key, self._world.mxid(person)),)
+        return True, ()
+
+    def _join_rules(self, desired: DesiredRoom, observed: Room | None) -> Mapping[str, object]:
+        """As they will be when people join."""
+        wanted = desired.state.get(JOIN_RULES, {})
+        if observed is None:
+            return wanted
+        changed = dict(_changed_state(self._world, desired, observed))
+        return changed.get(JOIN_RULES, observed.state.get(JOIN_RULES, {}))
+
+    def _space_in(self, condition: object) -> str | None:
+        """Key of the room whose members a join rule lets in; the room's id if it has none."""
+        if not isinstance(condition, Mapping):
+            return None
+        room_id = condition.get("room_id")
+        key = condition.get("space") or self._keys_by_id.get(str(room_id), room_id)
+        return key if isinstance(key, str) else None
+
+    def _is_inside(self, key: str, person: int) -> bool:
+        observed = self._world.observed
+        room = observed.rooms.get(key) or observed.unmanaged.get(key)
+        return room is not None and person in room.joined
+
+    def _to_be_joined(self, key: str) -> People:
+        """Whom this plan joins to a room or space."""
+        if key not in self._joining:
+            self._joining[key] = self._find_joining(key)
+        return self._joining[key]
+
+    def _find_joining(self, key: str) -> People:
+        desired = self._world.desired.rooms.get(key)
+        if desired is None or not self._world.joins:
+            return NOBODY
+        accounts = self._world.observed.accounts
+        observed = self._world.observed.rooms.get(key)
+        if observed is not None:
+            ranks = ranks_of(observed, self._world.observed, self._world.roster)
+            return self._missing(desired, observed) & accounts if ranks.can_invite else NOBODY
+        if not self.is_new(key) or not desired.invites:
+            return NOBODY
+        return (desired.members - self._world.desired.hands_off) & accounts
 
     def _is_pending(self, person: int) -> bool:
         return self._invitable is not None and person not in self._invitable
 
     def _is_exempt(self, mxid: str) -> bool:
         return any(pattern.fullmatch(mxid) for pattern in self._world.allowed_users)
-
-    def _may_be_asked(self, observed: Room, person: int) -> bool:
-        left = observed.left.get(person)
-        if left is None:
-            return True
-        return observed.is_space and self._world.now.timestamp() * 1000 - left >= ASK_AGAIN_MS
 
 
 def _creation_identity(room: DesiredRoom) -> str:
@@ -380,14 +511,3 @@ def _suggestion_changed(world: World, child: DesiredRoom) -> bool:
         and recorded.properties is not None
         and recorded.properties.get(SUGGESTED) != child.suggested
     )
-
-
-def _includes(present: Mapping[str, object], wanted: Mapping[str, object]) -> bool:
-    """Whether every key of `wanted` is in `present` with that value, one level down too."""
-    for key, value in wanted.items():
-        found = present.get(key)
-        if found == value:
-            continue
-        if not (isinstance(found, Mapping) and isinstance(value, Mapping) and _includes(found, value)):
-            return False
-    return True

@@ -14,7 +14,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from aim.directory.roster import NOBODY, People
-from aim.planner.actions import AnyAction, Kick, SetPowerLevel
+from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom, SetPowerLevel
 from aim.planner.world import Limits, World
 
 
@@ -23,8 +23,17 @@ class Kind(StrEnum):
 
     KICKS = "kicks"
     DEMOTIONS = "demotions"
+    RELEASES = "releases"
+    ABANDONED_SPACES = "abandoned_spaces"
+
+    @property
+    def words(self) -> str:
+        """As a sentence says it."""
+        return self.replace("_", " ")
 
 
+_COUNTED = {Kind.RELEASES: "rooms", Kind.ABANDONED_SPACES: "spaces"}
+"""What is counted where it is not people."""
 ORGANISATION = "organisation"
 RECOVERY = "recovery"
 EARLIER = "earlier"
@@ -40,20 +49,27 @@ class Trip:
     scope: str
     """`organisation`, `recovery`, `earlier` (since an earlier cycle), `with kicks`, or the key of a space."""
     count: int
-    """Distinct people, pending and done in the last hour."""
+    """Distinct people, rooms or spaces, pending and done in the last hour."""
     limit: int
 
     @property
     def message(self) -> str:
         """One line for a person."""
+        words = Kind(self.kind).words
         if self.scope == RECOVERY:
-            return f"{self.count} {self.kind} held: in recovery nothing is removed without approval"
+            return f"{self.count} {words} held: in recovery nothing is removed without approval"
         if self.scope == WITH_KICKS:
-            return f"{self.count} {self.kind} held with the kicks of the same people"
+            return f"{self.count} {words} held with {self._which_kicks}"
         if self.scope == EARLIER:
-            return f"{self.count} {self.kind} held since an earlier cycle: only approval releases them"
+            return f"{self.count} {words} held since an earlier cycle: only approval releases them"
         where = "in the organisation" if self.scope == ORGANISATION else f"in space {self.scope}"
-        return f"{self.kind} {where}: {self.count} people within an hour, the limit is {self.limit}"
+        counted = _COUNTED.get(Kind(self.kind), "people")
+        return f"{words} {where}: {self.count} {counted} within an hour, the limit is {self.limit}"
+
+    @property
+    def _which_kicks(self) -> str:
+        same = "the kicks of the same people"
+        return same if self.kind == Kind.DEMOTIONS else "the kicks that come first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +87,21 @@ def kind_of(action: AnyAction) -> Kind | None:
         return Kind.KICKS
     if isinstance(action, SetPowerLevel) and action.is_demotion:
         return Kind.DEMOTIONS
-    return None
+    if isinstance(action, ReleaseRoom):
+        return Kind.RELEASES
+    return Kind.ABANDONED_SPACES if isinstance(action, AbandonSpace) else None
 
 
 def is_counted(action: AnyAction) -> bool:
     """Whether a destructive action counts: not so the kick of somebody who never had a right to be there."""
     return not (isinstance(action, Kick) and not action.guarded)
+
+
+def counted_as(action: AnyAction, server_name: str) -> str:
+    """Who or what a destructive action counts for: a localpart, or the key of a room or space."""
+    if action.target is None:
+        return action.room
+    return action.target[1:].removesuffix(f":{server_name}")
 
 
 def judge(world: World, actions: Iterable[AnyAction]) -> Verdict:
@@ -97,6 +122,10 @@ def judge(world: World, actions: Iterable[AnyAction]) -> Verdict:
         if waiting:
             held |= waiting
             trips.append(Trip(Kind.DEMOTIONS, WITH_KICKS, len(waiting), 0))
+        abandoned = _abandoned_too_early(by_kind, held)
+        if abandoned:
+            held |= abandoned
+            trips.append(Trip(Kind.ABANDONED_SPACES, WITH_KICKS, len(abandoned), 0))
     return Verdict(frozenset(held), tuple(sorted(trips)))
 
 
@@ -109,6 +138,15 @@ def _demotions_of_held(world: World, by_kind: Mapping[Kind, list[AnyAction]], he
         if action.target in people
         and action.identity not in held
         and action.identity not in world.recorded.approvals
+    }
+
+
+def _abandoned_too_early(by_kind: Mapping[Kind, list[AnyAction]], held: set[str]) -> set[str]:
+    """Spaces, not held yet, that the bot may leave only after kicks that are held, approved or not."""
+    return {
+        action.identity
+        for action in by_kind[Kind.ABANDONED_SPACES]
+        if action.identity not in held and not held.isdisjoint(action.after)
     }
 
 
@@ -130,26 +168,39 @@ def _trips(world: World, kind: Kind, pending: list[AnyAction]) -> Iterator[Trip]
     concerned: dict[str, set[str]] = defaultdict(set)
     gone: dict[str, set[str]] = defaultdict(set)
     for action in pending:
-        concerned[action.space].add(_localpart(world, action.target or ""))
+        concerned[action.space].add(counted_as(action, world.observed.server_name))
     for done in world.recorded.done:
         if done.kind == kind and world.now - done.at < WINDOW:
             concerned[done.space].add(done.person)
             gone[done.space].add(done.person)
-    for space, people in sorted(concerned.items()):
-        size = len(_people_of(world, space) | world.roster.people(gone[space]))
-        limit = limits.per_space.of(size)
-        if len(people) > limit:
-            yield Trip(kind, space, len(people), limit)
-    everybody = set().union(*concerned.values())
-    limit = limits.organisation.of(
-        len(_organisation(world) | world.roster.people(set().union(*gone.values())))
-    )
-    if len(everybody) > limit:
-        yield Trip(kind, ORGANISATION, len(everybody), limit)
+    # A space that is given up is the only one in itself.
+    for space, counted in sorted(concerned.items()) if kind is not Kind.ABANDONED_SPACES else ():
+        limit = limits.per_space.of(_size(world, kind, space, gone[space]))
+        if len(counted) > limit:
+            yield Trip(kind, space, len(counted), limit)
+    everything = set().union(*concerned.values())
+    limit = limits.organisation.of(_size(world, kind, None, set().union(*gone.values())))
+    if len(everything) > limit:
+        yield Trip(kind, ORGANISATION, len(everything), limit)
 
 
-def _localpart(world: World, mxid: str) -> str:
-    return mxid[1:].removesuffix(f":{world.observed.server_name}")
+def _size(world: World, kind: Kind, space: str | None, gone: set[str]) -> int:
+    """Of how many the limit is a share, those that went within the hour included; `space` None: of all."""
+    if kind is Kind.RELEASES:
+        return len(_rooms_of(world, space) | gone)
+    if kind is Kind.ABANDONED_SPACES:
+        return len({key for key, room in world.observed.rooms.items() if room.is_space} | gone)
+    people = _organisation(world) if space is None else _people_of(world, space)
+    return len(people | world.roster.people(gone))
+
+
+def _rooms_of(world: World, space: str | None) -> set[str]:
+    """Keys of the managed rooms in that space, or of all of them."""
+    rooms = {key: room for key, room in world.observed.rooms.items() if not room.is_space}
+    if space is None:
+        return set(rooms)
+    parent = world.observed.rooms.get(space)
+    return {key for key, room in rooms.items() if parent and room.room_id in parent.children}
 
 
 def _people_of(world: World, space: str) -> People:

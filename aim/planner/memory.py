@@ -6,15 +6,16 @@ world without changes there is nothing to write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from aim.desired.rooms import DesiredRoom
-from aim.directory.roster import NOBODY
-from aim.planner.actions import AddChild, SetRoomState
+from aim.directory.roster import NOBODY, People
+from aim.planner.actions import AddChild, Kick, SetRoomState
 from aim.planner.diff import SUGGESTED, applied_properties
 from aim.planner.plan import Plan
+from aim.planner.wishes import ever_entitled, newly_lapsed, newly_regained
 from aim.planner.world import World
 from aim.world.recorded import RecordedRoom, Seen
 
@@ -28,15 +29,20 @@ class Memory:
     seen: tuple[Seen, ...] = ()
     entitled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Room key → localparts entitled (or, where nothing was known, present) for the first time."""
+    lapsed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Room key → localparts who are not entitled any more."""
+    regained: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Room key → localparts who are entitled again: an earlier wish to be out does not count any more."""
+    returned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Room id → localparts who are in again after a leave that we caused: the next one is their own."""
     held: frozenset[str] | None = None
     """The new set of held identities, or None if it is the same."""
     recovery_since: datetime | None = None
     recovery_changed: bool = False
 
     def __bool__(self) -> bool:
-        return bool(
-            self.rooms or self.seen or self.entitled or self.held is not None or self.recovery_changed
-        )
+        people = self.seen or self.entitled or self.lapsed or self.regained or self.returned
+        return bool(self.rooms or people or self.held is not None or self.recovery_changed)
 
 
 def properties_of(desired: DesiredRoom) -> Mapping[str, object]:
@@ -51,6 +57,9 @@ def remember(world: World, plan: Plan) -> Memory:
         rooms=tuple(_rooms(world, plan)),
         seen=tuple(_seen(world)),
         entitled=dict(_entitled(world)),
+        lapsed=_by_room(world, newly_lapsed),
+        regained=_by_room(world, newly_regained),
+        returned=dict(_returned(world, plan)),
         held=None if plan.holding == world.recorded.held else plan.holding,
         recovery_since=recovery,
         recovery_changed=recovery != world.recorded.recovery_since,
@@ -105,13 +114,29 @@ def _seen(world: World) -> Iterator[Seen]:
 
 
 def _entitled(world: World) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Where nothing is known of a room, whoever is in it counts when it comes to kicks."""
     for key, desired in world.desired.rooms.items():
-        known = world.recorded.entitled.get(key)
-        now = desired.members - world.desired.hands_off
-        if known is None:
-            # Nothing is known of this room: whoever is in it counts when it comes to kicks.
-            observed = world.observed.rooms.get(key)
-            now |= (observed.joined | observed.invited) if observed else NOBODY
-        new = now - (known or NOBODY)
+        new = ever_entitled(world, desired) - world.recorded.entitled.get(key, NOBODY)
         if new:
             yield key, tuple(world.roster.localparts(new))
+
+
+def _by_room(world: World, which: Callable[[World, DesiredRoom], People]) -> Mapping[str, tuple[str, ...]]:
+    found = ((key, which(world, desired)) for key, desired in world.desired.rooms.items())
+    return {key: tuple(world.roster.localparts(people)) for key, people in found if people}
+
+
+def _returned(world: World, plan: Plan) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Who is about to be removed is not back: another cycle may have recorded that a moment ago."""
+    if not world.recorded.caused:
+        return
+    leaving = {(action.room_id, action.person) for action in plan.actions if isinstance(action, Kick)}
+    for room in world.observed.rooms.values():
+        caused = world.recorded.caused.get(room.room_id, NOBODY)
+        back = [
+            person
+            for person in caused & (room.joined | room.invited)
+            if (room.room_id, world.mxid(person)) not in leaving
+        ]
+        if back:
+            yield room.room_id, tuple(world.roster.localparts(back))

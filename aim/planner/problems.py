@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem, Severity
 from aim.directory.roster import NOBODY, People, union
+from aim.planner.cleanup import cleanup_problems
+from aim.planner.control import room_of
 from aim.planner.world import World
 
 _NAMED = 5
@@ -15,13 +17,11 @@ _NAMED = 5
 def world_problems(world: World) -> Iterator[Problem]:
     """Rooms that carry our marker and are not (only) what the configuration asks for; people who wait."""
     observed = world.observed
-    for key, room in observed.rooms.items():
-        if key not in world.desired.rooms:
-            yield Problem(
-                Severity.INFO,
-                key,
-                f"is no longer configured; {room.room_id} is left as it is",
-            )
+    yield from cleanup_problems(world)
+    # Where the configuration names such a room, `desire` tells it.
+    for room_id in _children(world).intersection(observed.unseen):
+        text = f"is in one of the spaces, and can't be looked into: {observed.unseen[room_id]}"
+        yield Problem(Severity.INFO, room_id, text)
     for key, room_ids in observed.duplicates.items():
         kept = observed.rooms[key].room_id if key in observed.rooms else "none"
         yield Problem(
@@ -43,6 +43,13 @@ def world_problems(world: World) -> Iterator[Problem]:
             "a person approves a plan or no removal is due",
         )
     yield from _waiting(world)
+
+
+def _children(world: World) -> set[str]:
+    """Ids of everything in our spaces."""
+    if not world.observed.unseen:
+        return set()
+    return {child for room in world.observed.rooms.values() for child in room.children}
 
 
 def pending(world: World) -> People:
@@ -74,7 +81,9 @@ def room_problems(world: World, desired: DesiredRoom) -> Iterator[Problem]:
     observed = world.observed.rooms.get(desired.key)
     if observed is None:
         recorded = world.recorded.rooms.get(desired.key)
-        if recorded is not None and desired.is_space and desired.key not in world.observed.newer:
+        taken = room_of(world, desired) is not None
+        lost = recorded is not None and desired.is_space and desired.key not in world.observed.newer
+        if recorded is not None and lost and not taken:
             yield Problem(
                 Severity.ERROR,
                 desired.key,

@@ -16,16 +16,20 @@ from rich.tree import Tree
 
 from aim.directory.model import Severity
 from aim.planner.actions import (
+    AbandonSpace,
     AddChild,
     AnyAction,
     CreateRoom,
     CreateSpace,
     Invite,
+    Join,
     Kick,
     PersonAction,
+    ReleaseRoom,
     RemoveChild,
     SetPowerLevel,
     SetRoomState,
+    TakeControl,
 )
 from aim.planner.document import digest
 from aim.planner.guards import Trip
@@ -113,20 +117,33 @@ class _Spaces:
                 return f"create room “{name}”"
             case SetRoomState(event_type=event_type, content=content):
                 return f"set {event_type} to {_short(content)}"
-            case AddChild(child=child):
-                return f"add child {self._plan.named(child)}"
-            case RemoveChild(child=child):
-                return f"remove child {self._plan.named(child)}"
-            case Invite() | Kick() | SetPowerLevel():
+            case AddChild() | RemoveChild():
+                verb = "add" if isinstance(action, AddChild) else "remove"
+                return f"{verb} child {self._plan.named(action.child)}"
+            case Invite() | Join() | Kick() | SetPowerLevel():
                 return self._about(action, [action.person])
+            case TakeControl() | ReleaseRoom() | AbandonSpace():
+                return self._handed_over(action)
+
+    def _handed_over(self, action: TakeControl | ReleaseRoom | AbandonSpace) -> str:
+        match action:
+            case TakeControl(acting_as=acting_as):
+                how = f", acting as {self._names([acting_as])}" if acting_as else ""
+                return f"take control of {action.room_id}{how}"
+            case ReleaseRoom(leaves=leaves):
+                return f"release {action.room_id}" + ("" if leaves else ", but stay in it")
+            case AbandonSpace():
+                return f"abandon the space {action.room_id}"
 
     def _about(self, action: AnyAction, people: Sequence[str]) -> str:
         who = self._names(people)
         match action:
             case SetPowerLevel(was=was, level=level):
-                return f"level {was} → {level} for {who}"
+                return f"level {was} → {level} for {who}{_themselves(action)}"
             case Kick():
-                return f"kick {who}"
+                return f"kick {who}{_themselves(action)}"
+            case Join():
+                return f"join {who}"
             case _:
                 return f"invite {who}"
 
@@ -144,7 +161,11 @@ def _folding(action: AnyAction) -> str:
     if not isinstance(action, PersonAction):
         return action.identity
     level = f"{action.was} {action.level} " if isinstance(action, SetPowerLevel) else ""
-    return level + action.reason
+    return f"{level}{action.details.get('acting_as') is None} {action.reason}"
+
+
+def _themselves(action: Kick | SetPowerLevel) -> str:
+    return ", acting as them" if action.as_themselves else ""
 
 
 def _line(action: AnyAction, what: str) -> Text:
@@ -157,9 +178,9 @@ def _line(action: AnyAction, what: str) -> Text:
 
 def _sign(action: AnyAction) -> str:
     match action:
-        case Kick() | RemoveChild():
+        case Kick() | RemoveChild() | ReleaseRoom() | AbandonSpace():
             return "-"
-        case SetRoomState() | SetPowerLevel():
+        case SetRoomState() | SetPowerLevel() | TakeControl():
             return "~"
         case _:
             return "+"

@@ -46,6 +46,8 @@ class World:
     """MXIDs that fully match one of these are never kicked or demoted."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """guards.Kind → limits; kinds not named have the defaults."""
+    joins: bool = False
+    """True: entitled people with an account are joined, acting as them (`provisioner.membership: join`)."""
 
     @property
     def roster(self) -> Roster:

@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from aim.desired.rooms import Desired
-from aim.planner.actions import AddChild, AnyAction, CreateRoom, SetRoomState
+from aim.planner.actions import AddChild, AnyAction, CreateRoom, SetRoomState, TakeControl
 from aim.planner.memory import properties_of
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
 from aim.provisioner.creation import look_for
 from aim.provisioner.room import RoomWork
 from aim.provisioner.rooms import Rooms
+from aim.provisioner.settled import Settled
 from aim.provisioner.tools import Job, Tools
 from aim.world.recorded import RecordedRoom
 
@@ -60,8 +61,15 @@ class Provisioner:
         """
         if plan.due and self._prepare is not None:
             await self._prepare()
+        created = [action.room for action in plan.due if isinstance(action, CreateRoom)]
+        taken = {
+            action.room: action.room_id
+            for action in plan.due
+            if isinstance(action, TakeControl) and action.room_id is not None
+        }
         job = Job(
-            rooms=Rooms(room_ids, [action.room for action in plan.due if isinstance(action, CreateRoom)]),
+            rooms=Rooms({**taken, **room_ids}, created),
+            settled=Settled(plan.due, plan.held),
             desired=desired,
             tools=self._tools,
             gate=asyncio.Semaphore(self._tools.parallelism),

@@ -1,10 +1,12 @@
-"""Contents of the state events that tie rooms together (Client-Server API, Spaces; join rules)."""
+"""Contents of our marker and of events that tie rooms together (Client-Server API, Spaces; join rules)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aim.planner.actions import TakeControl
 from aim.provisioner.rooms import Rooms
+from aim.world.rooms import MARKER_VERSION
 
 
 def child_content(server_name: str, *, suggested: bool) -> Mapping[str, object]:
@@ -18,6 +20,17 @@ def child_content(server_name: str, *, suggested: bool) -> Mapping[str, object]:
 def parent_content(server_name: str) -> Mapping[str, object]:
     """Content of m.space.parent: the space is the room's main one."""
     return {"via": [server_name], "canonical": True}
+
+
+def marker_content(instance: str, taken: TakeControl) -> Mapping[str, object]:
+    """Content of our marker in a room that people made: what it takes to give the room back, too."""
+    return {
+        "version": MARKER_VERSION,
+        "instance": instance,
+        "key": taken.room,
+        "creator": taken.creator,
+        "creator_level": taken.creator_level,
+    }
 
 
 async def with_room_ids(content: Mapping[str, object], rooms: Rooms) -> Mapping[str, object]:

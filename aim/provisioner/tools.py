@@ -10,6 +10,7 @@ from datetime import datetime
 from aim.desired.rooms import Desired
 from aim.ports import HomeserverWriter, Outcome, Recorder
 from aim.provisioner.rooms import Rooms
+from aim.provisioner.settled import Settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class Tools:
     now: Callable[[], datetime]
     """UTC."""
     server_name: str
+    bot: str = ""
+    """Our own MXID, which keys our marker in rooms that people made."""
+    instance: str = ""
+    """`appservice.id`, which that marker names."""
     parallelism: int = 16
     settle: float = 60.0
     """Seconds after which a `createRoom` whose answer was lost can't be under way any more."""
@@ -34,6 +39,7 @@ class Job:
     """One plan being carried out."""
 
     rooms: Rooms
+    settled: Settled
     desired: Desired
     tools: Tools
     gate: asyncio.Semaphore

@@ -104,10 +104,12 @@ class RecorderStore(RecordedStore):
     ) -> None:
         """Those of `record_entitled` only."""
         async with self._session.transaction() as connection:
-            for query, rooms in (("record_lapsed", lapsed), ("record_regained", regained)):
-                await connection.executemany(
-                    QUERIES[query], [(key, list(localparts), now) for key, localparts in rooms.items()]
-                )
+            await connection.executemany(
+                QUERIES["record_lapsed"], [(key, list(names), now) for key, names in lapsed.items()]
+            )
+            await connection.executemany(
+                QUERIES["record_regained"], [(key, list(names), now) for key, names in regained.items()]
+            )
 
     async def record_caused(self, room_id: str, localpart: str) -> None:
         async with self._session.transaction() as connection:

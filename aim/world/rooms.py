@@ -129,7 +129,9 @@ class Observed:
     default_room_version: str = ""
     """What the homeserver makes when no version is asked for."""
     unmanaged: Mapping[str, Room] = field(default_factory=dict)
-    """Room id → rooms and spaces without our marker that we were asked to look at (children of managed
-    spaces, `spaces[].room`), as far as they can be seen."""
+    """Room id → rooms and spaces without our marker, or that we left, and were asked to look at (children of
+    managed spaces, `spaces[].room`), as far as they can be seen."""
     unseen: Mapping[str, str] = field(default_factory=dict)
-    """Room id → why such a room can't be seen, in words."""
+    """Room id, or alias, → why such a room can't be seen, in words."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Alias → room id, of those that `spaces[].room` names and that exist."""

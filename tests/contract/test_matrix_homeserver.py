@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from mautrix.api import Path
 
 from aim.desired.levels import base_levels
-from aim.directory.roster import Roster
+from aim.desired.rooms import Desired
+from aim.directory.model import Directory
+from aim.directory.roster import People, Roster
 from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.matrix import client
 from aim.matrix.accounts import AccountsWay
 from aim.matrix.client import Connect, Writing, open_reader, open_writer
 from aim.matrix.observe import Reader
+from aim.matrix.parse import mapping
 from aim.matrix.transport import Retries, open_transport
 from aim.matrix.write import Writer
+from aim.planner.actions import AnyAction, ReleaseRoom, TakeControl
+from aim.planner.plan import Plan, SourceCount
 from aim.ports import HomeserverReader, HomeserverWriter, NewRoom
+from aim.provisioner.executor import Provisioner
+from aim.provisioner.tools import Tools
 from aim.world.rooms import MARKER_TYPE, Child, Marker
 from tests.servers.proxy import NewProxy, Proxy, Request, everything
 from tests.servers.synapse import Homeserver
+from tests.unit.fakes import FakeRecorder, Line
 
 VERSIONS = ["10", "11", "12"]
 IMPATIENT = Connect(retries=Retries(tries=3, first=0.01))
@@ -313,7 +323,7 @@ async def test_what_was_written_is_observed(homeserver: Homeserver, proxy: Proxy
     assert room.power_levels.people == {roster.number("ann"): 50}
     assert room.power_levels.foreign == {homeserver.bot: 100}
     assert room.power_levels.base == base
-    assert room.children == {"!child:x": Child("!child:x", True, "1")}
+    assert room.children == {"!child:x": Child("!child:x", True, "1", homeserver.bot)}
     assert room.state["m.room.name"] == {"name": "Engineering"}
     assert room.state["m.room.topic"] == {"topic": "All of it"}
     assert room.state["m.room.join_rules"] == {"join_rule": "invite"}
@@ -581,6 +591,239 @@ async def test_a_room_whose_creation_broke_off_can_be_mended(
     await aim.writer.put_state(
         room.room_id, "m.room.history_visibility", "", {"history_visibility": "joined"}
     )
+
+
+# Acting as people
+
+
+RESTRICTED = "m.room.join_rules"
+
+
+def let_in_by(space: str) -> dict[str, object]:
+    allow = [{"type": "m.room_membership", "room_id": space}]
+    return {"type": RESTRICTED, "state_key": "", "content": {"join_rule": "restricted", "allow": allow}}
+
+
+async def test_somebody_of_the_bots_own_level_lowers_it_themselves(
+    homeserver: Homeserver, proxy: Proxy, aim: Writing
+) -> None:
+    await homeserver.register("boss")
+    boss = homeserver.mxid("boss")
+    room_id = await aim.writer.create_room(
+        new_room(room_version="11", invite=[boss], power_levels=levels("11", {boss: 100}))
+    )
+    await homeserver.client("boss").join(room_id)
+    with pytest.raises(HomeserverRefused):
+        await aim.writer.change_power_levels(room_id, None, {boss: 50})
+    proxy.forget()
+    await aim.writer.lower_own_level(room_id, boss, 50)
+    assert [request.method for request in proxy.requests] == ["GET", "PUT"]
+    event = (await state(homeserver, room_id))["m.room.power_levels", ""]
+    assert event["sender"] == boss
+    assert event["content"] == levels("11", {boss: 50, homeserver.bot: 100})
+    await aim.writer.lower_own_level(room_id, boss, 50)
+    assert len(proxy.writes) == 1
+    await aim.writer.kick(room_id, boss, "no longer in the group")
+
+
+@pytest.mark.parametrize("version", ["11", "12"])
+async def test_whom_the_bot_cannot_kick_leaves_by_themselves(
+    homeserver: Homeserver, proxy: Proxy, aim: Writing, version: str
+) -> None:
+    await homeserver.register("boss")
+    boss = homeserver.client("boss")
+    room_id = await boss.create_room(room_version=version, invite=[homeserver.bot])
+    await homeserver.bot_client().join(room_id)
+    await boss.set_power_levels(room_id, {homeserver.bot: 100})
+    proxy.forget()
+    await aim.writer.leave(room_id, boss.mxid, "no longer in the group")
+    assert len(proxy.requests) == 1
+    event = (await state(homeserver, room_id))["m.room.member", boss.mxid]
+    assert event["sender"] == boss.mxid
+    assert event["content"]["reason"] == "no longer in the group"
+    assert await homeserver.members(room_id) == {homeserver.bot}
+    await aim.writer.leave(room_id, boss.mxid, "again")
+    await aim.writer.leave(room_id)
+    await aim.writer.leave(room_id)
+    assert room_id not in await homeserver.bot_client().joined_rooms()
+
+
+async def test_an_invite_is_declined_and_who_never_was_in_is_out(
+    homeserver: Homeserver, aim: Writing
+) -> None:
+    await homeserver.register("ann", "ben")
+    ann = homeserver.mxid("ann")
+    room_id = await aim.writer.create_room(new_room(invite=[ann]))
+    await aim.writer.leave(room_id, ann, "not meant")
+    assert await homeserver.members(room_id, "invite") == set()
+    await aim.writer.leave(room_id, homeserver.mxid("ben"))
+
+
+async def test_a_leave_that_is_refused_is_not_done(
+    homeserver: Homeserver, proxy: Proxy, aim: Writing
+) -> None:
+    await homeserver.register("ann")
+    ann = homeserver.mxid("ann")
+    room_id = await aim.writer.create_room(new_room(invite=[ann]))
+    await aim.writer.join(room_id, ann)
+    proxy.fail(lambda request: request.path.endswith("/leave"), status=403, errcode="M_FORBIDDEN")
+    with pytest.raises(HomeserverRefused):
+        await aim.writer.leave(room_id, ann)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_room_that_somebody_made_is_taken_over(
+    homeserver: Homeserver, proxy: Proxy, aim: Writing, version: str
+) -> None:
+    """A private room that the members of a space may join; the bot is no server admin."""
+    await homeserver.register("ann")
+    ann = homeserver.client("ann")
+    space = await aim.writer.create_room(new_room(invite=[ann.mxid]))
+    await ann.join(space)
+    room_id = await ann.create_room(
+        room_version=version, preset="private_chat", initial_state=[let_in_by(space)]
+    )
+    before = await homeserver.state_content(room_id, "m.room.power_levels")
+    assert before is not None
+    await aim.writer.take_control(room_id, ann.mxid, invites=True)
+    assert await homeserver.members(room_id, "join") == {ann.mxid, homeserver.bot}
+    content = await homeserver.state_content(room_id, "m.room.power_levels")
+    assert content == {**before, "users": {**before["users"], homeserver.bot: 100}}
+    proxy.forget()
+    await aim.writer.take_control(room_id, ann.mxid, invites=False)
+    assert proxy.writes == []
+    await aim.writer.take_control(room_id, ann.mxid, invites=True)
+    await aim.writer.take_control(room_id, None, invites=True)
+    assert await homeserver.state_content(room_id, "m.room.power_levels") == content
+
+
+async def test_who_cannot_grant_it_gives_no_control(homeserver: Homeserver, aim: Writing) -> None:
+    await homeserver.register("ann", "ben")
+    ann, ben = homeserver.client("ann"), homeserver.client("ben")
+    room_id = await ann.create_room(preset="private_chat", invite=[ben.mxid])
+    await ben.join(room_id)
+    with pytest.raises(HomeserverRefused):
+        await aim.writer.take_control(room_id, None, invites=True)
+    with pytest.raises(HomeserverRefused):
+        await aim.writer.take_control(room_id, ben.mxid, invites=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_members_of_a_space_join_its_rooms_with_one_request_and_no_invite(
+    homeserver: Homeserver, proxy: Proxy, aim: Writing, version: str
+) -> None:
+    await homeserver.register("ann")
+    ann = homeserver.mxid("ann")
+    space = await aim.writer.create_room(new_room(invite=[ann]))
+    await aim.writer.join(space, ann)
+    room_id = await aim.writer.create_room(
+        new_room(
+            "engineering/talk",
+            is_space=False,
+            room_version=version,
+            power_levels={**base_levels(is_space=False, room_version=version), "users": {}},
+            state=[let_in_by(space)],
+        )
+    )
+    proxy.forget()
+    await aim.writer.join(room_id, ann)
+    assert len(proxy.requests) == 1
+    event = (await state(homeserver, room_id))["m.room.member", ann]
+    assert event["content"]["membership"] == "join"
+    assert "prev_content" not in event.get("unsigned", {}), "no invite went before"
+    await aim.writer.join(room_id, ann)
+    assert await homeserver.members(room_id, "join") == {ann, homeserver.bot}
+
+
+@pytest.mark.parametrize("version", ["11", "12"])
+async def test_a_room_is_taken_over_and_given_back(
+    homeserver: Homeserver, aim: Writing, version: str
+) -> None:
+    """As the executor does it, twice each, as after a crash."""
+    await homeserver.register("ann", "ben")
+    ann = homeserver.client("ann")
+    room_id = await ann.create_room(
+        room_version=version, preset="private_chat", invite=[homeserver.mxid("ben")]
+    )
+    await homeserver.client("ben").join(room_id)
+    await ann.set_power_levels(room_id, {homeserver.mxid("ben"): 100})
+    taken = TakeControl(
+        room=room_id,
+        space="all",
+        room_id=room_id,
+        acting_as=ann.mxid,
+        creator=homeserver.mxid("ben"),
+        creator_level=100,
+        reason="added to the space",
+    )
+    for _ in range(2):
+        await execute(homeserver, aim, taken)
+    roster = Roster()
+    [room] = (await aim.reader.observe(roster, [], {})).rooms.values()
+    assert room.marker == Marker(1, homeserver.appservice.id, room_id, homeserver.mxid("ben"), 100)
+    await aim.writer.lower_own_level(room_id, homeserver.mxid("ben"), 0)
+    released = ReleaseRoom(
+        room=room_id,
+        space="all",
+        room_id=room_id,
+        restore={homeserver.mxid("ben"): 50},
+        leaves=False,
+        reason="removed from the space",
+    )
+    for leaves in (False, False, True):
+        await execute(homeserver, aim, replace(released, leaves=leaves))
+    content = await homeserver.state_content(room_id, "m.room.power_levels")
+    assert content is not None
+    assert content["users"][homeserver.mxid("ben")] == 50
+    assert content["users"][homeserver.bot] == 100
+    assert await homeserver.state_content(room_id, MARKER_TYPE, homeserver.bot) == {}
+    assert await homeserver.members(room_id, "join") == {ann.mxid, homeserver.mxid("ben")}
+
+
+@pytest.mark.parametrize("version", ["11", "12"])
+async def test_moderators_can_close_a_room_of_ours_that_is_given_up(
+    homeserver: Homeserver, aim: Writing, version: str
+) -> None:
+    await homeserver.register("ann")
+    ann = homeserver.client("ann")
+    base = base_levels(is_space=False, room_version=version)
+    room_id = await aim.writer.create_room(
+        new_room(
+            is_space=False,
+            room_version=version,
+            invite=[ann.mxid],
+            power_levels={**base, "users": {ann.mxid: 50}},
+        )
+    )
+    await ann.join(room_id)
+    action = ReleaseRoom(
+        room="engineering", space="all", room_id=room_id, tombstone_level=50, reason="out of the space"
+    )
+    await execute(homeserver, aim, action)
+    content = await homeserver.state_content(room_id, "m.room.power_levels")
+    assert content is not None
+    assert content["events"] == {**mapping(base["events"]), "m.room.tombstone": 50}
+    await ann.put_state(room_id, "m.room.tombstone", {"body": "moved", "replacement_room": "!new"})
+
+
+async def execute(homeserver: Homeserver, aim: Writing, action: AnyAction) -> None:
+    """Carries out one action on a room of somebody's."""
+    tools = Tools(
+        writer=aim.writer,
+        recorder=FakeRecorder(Line()),
+        now=lambda: datetime(2030, 1, 1, tzinfo=UTC),
+        server_name=homeserver.server_name,
+        bot=homeserver.bot,
+        instance=homeserver.appservice.id,
+    )
+    roster = Roster()
+    directory = Directory("ldif", "Example", roster, (), (), People())
+    room_ids = {} if isinstance(action, TakeControl) else {action.room: str(action.room_id)}
+    plan = Plan(SourceCount("ldif", 0, 0), (action,))
+    outcomes = await Provisioner(tools).execute(
+        plan, Desired(directory, {}), room_ids, asyncio.Event(), lambda _: None
+    )
+    assert [outcome.message for outcome in outcomes] == [""]
 
 
 # What holds for all

@@ -118,6 +118,40 @@ async def test_entitled_people_add_up(recorder: RecorderStore) -> None:
     }
 
 
+async def test_who_lapsed_and_who_regained_comes_back_and_the_rest_is_not_loaded(
+    recorder: RecorderStore,
+) -> None:
+    await recorder.record_entitled({"engineering": ["ann", "bob", "eve"], "sales": ["ann"]}, NOW)
+    await recorder.record_lapsed({"engineering": ["ann", "bob"], "sales": ["ann"]}, {}, NOW + MINUTE)
+    await recorder.record_lapsed({}, {"engineering": ["bob"]}, NOW + 2 * MINUTE)
+    roster = Roster()
+    loaded = await recorder.load(roster, NOW)
+    assert {key: roster.localparts(people) for key, people in loaded.lapsed.items()} == {
+        "engineering": ["ann"],
+        "sales": ["ann"],
+    }
+    assert loaded.regained == {"engineering": {roster.number("bob"): NOW + 2 * MINUTE}}
+    await recorder.record_lapsed({"engineering": ["bob"]}, {"sales": ["ann"]}, NOW + 3 * MINUTE)
+    loaded = await recorder.load(roster, NOW)
+    assert roster.localparts(loaded.lapsed["engineering"]) == ["ann", "bob"]
+    assert loaded.regained == {"sales": {roster.number("ann"): NOW + 3 * MINUTE}}
+
+
+async def test_leaves_that_we_cause_are_remembered_until_they_are_back(recorder: RecorderStore) -> None:
+    for name in ("ann", "bob", "ann"):
+        await recorder.record_caused("!one", name)
+    await recorder.record_caused("!two", "ann")
+    roster = Roster()
+    caused = (await recorder.load(roster, NOW)).caused
+    assert {room_id: roster.localparts(people) for room_id, people in caused.items()} == {
+        "!one": ["ann", "bob"],
+        "!two": ["ann"],
+    }
+    await recorder.forget_caused({"!one": ["ann", "never-there"], "!two": ["ann"]})
+    caused = (await recorder.load(roster, NOW)).caused
+    assert {room_id: roster.localparts(people) for room_id, people in caused.items()} == {"!one": ["bob"]}
+
+
 async def test_a_hundred_thousand_entitlements_take_seconds(recorder: RecorderStore) -> None:
     rooms = {f"space-{room}": [f"user{number:06}" for number in range(20_000)] for room in range(5)}
     begin = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import random
@@ -33,7 +34,7 @@ async def sent(stage: Stage, txn_id: str, body: object, token: str | None = None
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with (
         aiohttp.ClientSession() as session,
-        session.put(url, data=json.dumps(body), headers=headers) as response,
+        session.put(url, data=io.BytesIO(json.dumps(body).encode()), headers=headers) as response,
     ):
         return response.status
 

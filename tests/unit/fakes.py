@@ -138,6 +138,30 @@ class FakeWriter:
         self.homeserver.kick(room_id, mxid)
         await self._line.give(call)
 
+    async def join(self, room_id: str, mxid: str) -> None:
+        call = await self._line.take("join", room_id, mxid)
+        self.homeserver.join_as(room_id, mxid)
+        await self._line.give(call)
+
+    async def leave(self, room_id: str, mxid: str | None = None, reason: str | None = None) -> None:
+        call = await self._line.take("leave", room_id, mxid)
+        if mxid is None:
+            self.homeserver.leave(room_id)
+        else:
+            assert reason, "who is removed is told why"
+            self.homeserver.leave_as(room_id, mxid, int(NOW.timestamp() * 1000))
+        await self._line.give(call)
+
+    async def lower_own_level(self, room_id: str, mxid: str, level: int) -> None:
+        call = await self._line.take("lower_own_level", room_id, mxid, level)
+        self.homeserver.lower_own_level(room_id, mxid, level)
+        await self._line.give(call)
+
+    async def take_control(self, room_id: str, acting_as: str | None, *, invites: bool) -> None:
+        call = await self._line.take("take_control", room_id, acting_as, invites)
+        self.homeserver.take_control(room_id, acting_as, invites=invites)
+        await self._line.give(call)
+
     async def put_state(
         self, room_id: str, event_type: str, state_key: str, content: Mapping[str, object]
     ) -> None:
@@ -154,7 +178,17 @@ class FakeWriter:
         await self._line.give(call)
 
 
-WRITES = ("create_room", "invite", "kick", "put_state", "change_power_levels")
+WRITES = (
+    "create_room",
+    "invite",
+    "join",
+    "kick",
+    "leave",
+    "lower_own_level",
+    "put_state",
+    "change_power_levels",
+    "take_control",
+)
 
 
 class FakeRecorder:
@@ -164,6 +198,9 @@ class FakeRecorder:
         self._line = line
         self.recorded = recorded or Recorded()
         self.entitled: dict[str, set[str]] = {}
+        self.lapsed: dict[str, set[str]] = {}
+        self.regained: dict[str, dict[str, datetime]] = {}
+        self.caused: dict[str, set[str]] = {}
         self.intents: dict[str, datetime] = {}
         self.cycles: list[tuple[str, str]] = []
         """(status, digest)."""
@@ -173,19 +210,34 @@ class FakeRecorder:
     @classmethod
     def of(cls, scene: Scene, line: Line) -> FakeRecorder:
         """One that remembers what is recorded in the scene."""
-        made = cls(line, replace(scene.recorded, entitled={}))
-        made.entitled = {
-            key: set(scene.roster.localparts(people)) for key, people in scene.recorded.entitled.items()
+        recorded, names = scene.recorded, scene.roster.localparts
+        made = cls(line, replace(recorded, entitled={}, lapsed={}, regained={}, caused={}))
+        made.entitled = {key: set(names(people)) for key, people in recorded.entitled.items()}
+        made.lapsed = {key: set(names(people)) for key, people in recorded.lapsed.items()}
+        made.caused = {room_id: set(names(people)) for room_id, people in recorded.caused.items()}
+        made.regained = {
+            key: {scene.roster.localpart(person): at for person, at in people.items()}
+            for key, people in recorded.regained.items()
         }
         return made
 
     async def load(self, roster: Roster, now: datetime) -> Recorded:
         await self._line.take("load")
-        entitled = {key: roster.people(sorted(names)) for key, names in sorted(self.entitled.items())}
+        entitled, lapsed, caused = (
+            {key: roster.people(sorted(names)) for key, names in sorted(known.items()) if names}
+            for known in (self.entitled, self.lapsed, self.caused)
+        )
         return replace(
             self.recorded,
             fresh=not (self.cycles or self.recorded.rooms or self.recorded.seen),
             entitled=entitled,
+            lapsed=lapsed,
+            regained={
+                key: {roster.number(name): at for name, at in people.items()}
+                for key, people in self.regained.items()
+                if people
+            },
+            caused=caused,
             done=tuple(done for done in self.recorded.done if now - done.at < timedelta(hours=1)),
             approvals={key: given for key, given in self.recorded.approvals.items() if given.until > now},
         )
@@ -251,6 +303,32 @@ class FakeRecorder:
             self.entitled.setdefault(key, set()).update(names)
         await self._line.give(call)
 
+    async def record_lapsed(
+        self, lapsed: Mapping[str, Collection[str]], regained: Mapping[str, Collection[str]], now: datetime
+    ) -> None:
+        call = await self._line.take("record_lapsed", dict(lapsed), dict(regained))
+        for key, names in lapsed.items():
+            assert set(names) <= self.entitled.get(key, set()), "entitlements are recorded first"
+            self.lapsed.setdefault(key, set()).update(names)
+            for name in names:
+                self.regained.get(key, {}).pop(name, None)
+        for key, names in regained.items():
+            assert set(names) <= self.entitled.get(key, set()), "entitlements are recorded first"
+            self.lapsed.setdefault(key, set()).difference_update(names)
+            self.regained.setdefault(key, {}).update(dict.fromkeys(names, now))
+        await self._line.give(call)
+
+    async def record_caused(self, room_id: str, localpart: str) -> None:
+        call = await self._line.take("record_caused", room_id, localpart)
+        self.caused.setdefault(room_id, set()).add(localpart)
+        await self._line.give(call)
+
+    async def forget_caused(self, returned: Mapping[str, Collection[str]]) -> None:
+        call = await self._line.take("forget_caused", dict(returned))
+        for room_id, names in returned.items():
+            self.caused.get(room_id, set()).difference_update(names)
+        await self._line.give(call)
+
     async def record_held(self, identities: Collection[str]) -> None:
         call = await self._line.take("record_held", frozenset(identities))
         self.recorded = replace(self.recorded, held=frozenset(identities))
@@ -276,6 +354,9 @@ RECORDS = (
     "record_done",
     "record_seen",
     "record_entitled",
+    "record_lapsed",
+    "record_caused",
+    "forget_caused",
     "record_held",
     "record_recovery",
 )
@@ -288,7 +369,13 @@ class FakeReader:
         self.homeserver = homeserver
         self._line = line
 
-    async def observe(self, roster: Roster, wanted: Collection[str], known: Mapping[str, str]) -> Observed:
+    async def observe(
+        self,
+        roster: Roster,
+        wanted: Collection[str],
+        known: Mapping[str, str],
+        rooms: Mapping[str, Sequence[str]] | None = None,
+    ) -> Observed:
         await self._line.take("observe")
         observed = self.homeserver.observe(roster, known)
         return replace(observed, accounts=observed.accounts & roster.people(wanted))

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from aim.config import Config
 from aim.desired.desire import desire
-from aim.desired.levels import base_levels
+from aim.desired.levels import base_levels, has_privileged_creators
 from aim.directory.model import Directory
 from aim.directory.roster import People, Roster
 from aim.planner.keys import Keys
 from aim.planner.memory import properties_of
 from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
 from aim.world.rooms import Observed, PowerLevels, Room
-from tests.unit.model import SERVER, mxid
+from tests.unit.model import BOT, SERVER, localpart, mxid
 from tests.unit.worlds import (
     NO_LIMITS,
     NOW,
@@ -57,6 +57,7 @@ KEYS = [*SPACES, *(f"{space}/{room}" for space in SPACES for room in ("r", "q"))
 some_people = st.sets(st.sampled_from(PEOPLE), min_size=3) | st.sets(st.sampled_from(PEOPLE), max_size=2)
 anybody = st.sampled_from([*PEOPLE, *STRANGERS])
 levels = st.sampled_from([0, 0, 50, 100, -1])
+some_number = st.sets(st.sampled_from(PEOPLE), max_size=2)
 
 
 @st.composite
@@ -79,6 +80,7 @@ def configs(draw: st.DrawFn, *, limits: bool) -> Config:
         default_rooms=rooms,
         invite_to_public_rooms=draw(st.booleans()),
         invite_before_first_login=draw(st.booleans()),
+        membership=draw(st.sampled_from(["invite", "invite", "join"])),
         enforce_names=draw(st.booleans()),
         allowed_users=draw(st.sampled_from([[], [f"@s0:{SERVER}"], ["@p[01]:.*"]])),
         **({} if limits else {"guards": NO_LIMITS}),
@@ -124,6 +126,11 @@ def directories(draw: st.DrawFn, roster: Roster) -> Directory:
     )
 
 
+def restricted_to(space: str) -> dict[str, object]:
+    """The join rule that lets the members of a space in."""
+    return {"join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": room_id_of(space)}]}
+
+
 @st.composite
 def rooms(draw: st.DrawFn, roster: Roster, key: str) -> Room:
     """A room in any state."""
@@ -138,12 +145,21 @@ def rooms(draw: st.DrawFn, roster: Roster, key: str) -> Room:
 
     recent, long_ago = (int((NOW - timedelta(days=days)).timestamp() * 1000) for days in (0.5, 2))
     left = {**dict.fromkeys(those("left"), recent), **dict.fromkeys(those("left-long-ago"), long_ago)}
-    complete = dict(base_levels(is_space="/" not in key, room_version="12"))
+    version = draw(st.sampled_from(["11", "12"]))
+    # A default room is always one that we made.
+    makers = [] if "/" in key else [mxid(name) for name in [*PEOPLE[:3], *STRANGERS]]
+    creator = draw(st.sampled_from([BOT, BOT, *makers]))
+    named = draw(st.dictionaries(anybody, levels, max_size=3))
+    if has_privileged_creators(version) and creator != BOT:
+        named.pop(localpart(creator), None)
+    complete = dict(base_levels(is_space="/" not in key, room_version=version))
     tampered = {**complete, "users_default": 50, "events": {"m.room.power_levels": 0}}
     states: list[dict[str, dict[str, object]]] = [
         {},
         {"m.room.name": {"name": "Renamed"}},
         {"m.room.encryption": {}},
+        {"m.room.join_rules": {"join_rule": "public"}},
+        {"m.room.join_rules": restricted_to(draw(st.sampled_from([key, *SPACES])))},
     ]
     return a_room(
         roster,
@@ -154,11 +170,14 @@ def rooms(draw: st.DrawFn, roster: Roster, key: str) -> Room:
         knocking=those("knock"),
         left=left,
         foreign=draw(st.sampled_from([(), (FOREIGN,)])),
-        levels=draw(st.dictionaries(anybody, levels, max_size=3)),
+        levels=named,
         foreign_levels=draw(st.sampled_from([{}, {FOREIGN: 100}])),
+        creator=creator,
+        taken_over=creator != BOT,
+        bot_level=draw(st.sampled_from([100, 100, 100, 50])),
         base=draw(st.sampled_from([complete, complete, tampered, {}])),
         children=draw(st.dictionaries(st.sampled_from([*KEYS, "elsewhere"]), st.booleans(), max_size=3)),
-        version=draw(st.sampled_from(["11", "12"])),
+        version=version,
         state=draw(st.sampled_from(states)),
     )
 
@@ -196,6 +215,13 @@ def recordeds(draw: st.DrawFn, config: Config, directory: Directory, observed: O
                 properties = {**properties, "suggested": False, "m.room.name": {"name": "As it was"}}
         known[key] = RecordedRoom(key, room_id_of(key), properties)
     entitled = {key: draw(some_people) for key in sorted(desired) if draw(st.booleans())}
+    wishes = st.sampled_from([NOW - timedelta(days=1), NOW - timedelta(days=1), NOW - timedelta(hours=1)])
+    lapsed = {key: draw(some_number) & people for key, people in entitled.items()}
+    regained = {
+        key: {roster.number(name): draw(wishes) for name in sorted(draw(some_number) & people - lapsed[key])}
+        for key, people in entitled.items()
+    }
+    caused = {room.room_id: roster.people(sorted(draw(some_number))) for room in observed.rooms.values()}
     return Recorded(
         fresh=False,
         recovery_since=draw(st.sampled_from([None, None, NOW - timedelta(days=1)])),
@@ -206,6 +232,9 @@ def recordeds(draw: st.DrawFn, config: Config, directory: Directory, observed: O
             for name in draw(some_people)
         },
         entitled={key: roster.people(people) for key, people in entitled.items()},
+        lapsed={key: roster.people(people) for key, people in lapsed.items()},
+        regained=regained,
+        caused=caused,
     )
 
 
@@ -219,7 +248,7 @@ def pasts(draw: st.DrawFn, scene: Scene) -> Scene:
     done = st.builds(
         Done,
         identity=st.just("kick a @p0:example.com"),
-        kind=st.sampled_from(["kicks", "demotions"]),
+        kind=st.sampled_from(["kicks", "demotions", "releases"]),
         space=st.sampled_from(SPACES),
         person=anybody,
         at=st.integers(0, 90).map(lambda minutes: NOW - timedelta(minutes=minutes)),
@@ -257,7 +286,7 @@ def renumbered(scene: Scene, random: shuffling.Random) -> Scene:
         items = list(mapping.items())
         return dict(random.sample(items, len(items)))
 
-    def by_number(mapping: Mapping[int, int]) -> dict[int, int]:
+    def by_number(mapping: Mapping[int, Any]) -> dict[int, Any]:
         return mixed({new.number(old.localpart(number)): value for number, value in mapping.items()})
 
     def room(before: Room) -> Room:
@@ -300,6 +329,9 @@ def renumbered(scene: Scene, random: shuffling.Random) -> Scene:
             rooms=mixed(recorded.rooms),
             seen=mixed(recorded.seen),
             entitled=mixed({key: people(known) for key, known in recorded.entitled.items()}),
+            lapsed=mixed({key: people(known) for key, known in recorded.lapsed.items()}),
+            regained=mixed({key: by_number(known) for key, known in recorded.regained.items()}),
+            caused=mixed({room_id: people(known) for room_id, known in recorded.caused.items()}),
             done=tuple(random.sample(recorded.done, len(recorded.done))),
             approvals=mixed(recorded.approvals),
         ),

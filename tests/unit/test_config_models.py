@@ -323,7 +323,8 @@ def test_what_is_built_gives_no_warning(tmp_path: Path) -> None:
         + (
             "provisioner:\n  default_rooms: [{id: r}]\n  allowed_users: [a]\n  invite_to_public_rooms: true\n"
             "  invite_before_first_login: true\n  enforce_names: true\n  parallelism: 2\n"
-            "  guards: {kicks: {}, demotions: {}}\n"
+            "  guards: {kicks: {}, demotions: {}, releases: {}, abandoned_spaces: {}}\n"
+            "  gc: {enabled: true}\n"
             "logging: {level: info, format: json}\ndatabase: {url: 'postgres://a'}\ndata_dir: /d\n"
         )
     )
@@ -338,11 +339,9 @@ IDLE = {
     "source.type: scim": SCIM,
     "spaces[].federatedGroups": SPACE + "  subspaces: {id: b, name: B, federated_groups: []}\n",
     "provisioner.federation": "provisioner: {federates_with: []}\n",
-    "provisioner.gc": "provisioner: {gc: {enabled: false}}\n",
+    "provisioner.replace_unmanageable_rooms": "provisioner: {replace_unmanageable_rooms: true}\n",
     "provisioner.guards.locks": "provisioner: {guards: {locks: {}}}\n",
     "provisioner.guards.erasures": "provisioner: {guards: {erasures: {}}}\n",
-    "provisioner.guards.releases": "provisioner: {guards: {releases: {}}}\n",
-    "provisioner.guards.abandoned_spaces": "provisioner: {guards: {abandonedSpaces: {}}}\n",
     "userProvisioner": "user_provisioner: {}\n",
     "user_soft_delete_period": "userSoftDeletePeriod: 1d\n",
     "group_power_level": "group_power_level: {cn=mods: 50}\n",

@@ -276,7 +276,8 @@ def test_without_invites_to_rooms_only_those_get_them_who_could_not_get_in_other
 def test_a_deconfigured_default_room_keeps_its_people_and_is_otherwise_left_alone() -> None:
     directory = a_directory(EVERYONE, GROUPS, roster=Roster())
     config = a_config(a_space("root", ("admins", 50)), default_rooms=[{"id": "news"}])
-    rooms = [a_room(directory.roster, key) for key in ("root", "root/talk", "gone/talk")]
+    space = a_room(directory.roster, "root", children=["root/talk"])
+    rooms = [space, *(a_room(directory.roster, key) for key in ("root/talk", "gone/talk"))]
     found = desired(config, directory, *rooms).rooms
     assert set(found) == {"root", "root/news", "root/talk"}
     assert who(found["root/talk"], directory) == ["ann"]

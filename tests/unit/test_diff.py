@@ -577,7 +577,9 @@ def test_a_space_that_is_no_longer_configured_is_mentioned_and_left_as_it_is() -
     assert problems(plan, "lab") == [
         (
             Severity.INFO,
-            f"is no longer configured; {company().observed.rooms['lab'].room_id} is left as it is",
+            f"is no longer configured; {company().observed.rooms['lab'].room_id} is left as it is: with "
+            "provisioner.gc.enabled everybody would be removed from it, "
+            "and an abandoned space can't be had back",
         )
     ]
 

@@ -12,15 +12,27 @@ import pytest
 from hypothesis import given
 
 from aim.errors import HomeserverRefused, HomeserverUnavailable, StoreError
+from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom, TakeControl
 from aim.planner.plan import Plan
 from aim.ports import NewRoom, Outcome, OutcomeStatus
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
 from aim.world.recorded import Done, RecordedRoom
 from tests.unit.fakes import WRITES, Call, Clock, FakeRecorder, FakeWriter, Line, lost_answer
-from tests.unit.model import CHILD, LEVELS, PARENT, SERVER, ModelHomeserver, mxid
+from tests.unit.model import BOT, CHILD, INSTANCE, LEVELS, PARENT, SERVER, ModelHomeserver, mxid
 from tests.unit.strategies import examples, scenes
-from tests.unit.worlds import NOW, Scene, a_config, a_directory, a_scene, a_space, cycle, provisioned
+from tests.unit.worlds import (
+    NOW,
+    Scene,
+    a_config,
+    a_directory,
+    a_room,
+    a_scene,
+    a_space,
+    cycle,
+    provisioned,
+    room_id_of,
+)
 
 DONE, FAILED = OutcomeStatus.DONE, OutcomeStatus.FAILED
 SKIPPED, HELD = OutcomeStatus.SKIPPED, OutcomeStatus.HELD
@@ -46,6 +58,8 @@ class Stage:
                 recorder=self.recorder,
                 now=self.clock.now,
                 server_name=SERVER,
+                bot=BOT,
+                instance=INSTANCE,
                 parallelism=self.parallelism,
                 sleep=self.clock.sleep,
             )
@@ -501,8 +515,173 @@ async def test_the_executor_does_what_the_plan_says(scene: Scene) -> None:
     for call in stage.line.of("record_room"):
         [room] = call.arguments
         assert isinstance(room, RecordedRoom)
-        assert room == after.recorded.rooms[room.key]
+        assert stage.recorder.recorded.rooms[room.key] == after.recorded.rooms[room.key]
     wanted, found = after.observed, stage.after().observed
     assert {key: replace(room, created_ts=0) for key, room in found.rooms.items()} == {
         key: replace(room, created_ts=0) for key, room in wanted.rooms.items()
     }
+
+
+# -- acting as people -----------------------------------------------------------------------------
+
+
+def with_equals(version: str = "11", **room: Any) -> Scene:
+    """Two people have the bot's own level; one of them lost the right to be there."""
+    scene = provisioned(company().config, a_directory(["ann", "bob", "eve"], {"mods": ["ann"]}))
+    space = a_room(
+        scene.roster,
+        "all",
+        ["ann", "bob", "eve", "fay"],
+        version=version,
+        levels={"bob": 100, "eve": 100},
+        **room,
+    )
+    directory = a_directory(["ann", "bob", "fay"], {"mods": ["ann"]}, roster=scene.roster)
+    scene = replace(scene, directory=directory)
+    return replace(scene, observed=replace(scene.observed, rooms={"all": space}))
+
+
+async def test_who_is_not_below_the_bot_acts_after_the_one_write_of_levels() -> None:
+    stage = Stage(with_equals())
+    outcomes = await stage.execute()
+    assert {outcome.status for outcome in outcomes.values()} == {DONE}
+    assert [call.name for call in stage.line.of(*WRITES, "record_caused")] == [
+        "change_power_levels",
+        "lower_own_level",
+        "lower_own_level",
+        "record_caused",
+        "leave",
+    ]
+    [change] = stage.line.of("change_power_levels")
+    assert change.arguments[2] == {mxid("ann"): 50}
+    assert stage.recorder.caused == {room_id_of("all"): {"eve"}}
+    assert stage.after().plan().actions == ()
+
+
+async def test_killed_before_they_leave_it_is_known_that_we_are_the_cause() -> None:
+    stage = Stage(with_equals())
+    stage.line.fail = lambda call: StoreError("the database is gone", "x") if call.name == "leave" else None
+    with pytest.raises(StoreError):
+        await stage.execute()
+    assert stage.recorder.caused == {room_id_of("all"): {"eve"}}
+
+
+def joined_scene() -> Scene:
+    return company(["ann", "bob"], [], membership="join", default_rooms=[{"id": "talk"}])
+
+
+async def test_people_are_joined_to_a_new_space_and_then_without_invites_to_its_rooms() -> None:
+    stage = Stage(joined_scene())
+    outcomes = await stage.execute()
+    assert {outcome.status for outcome in outcomes.values()} == {DONE}
+    space, room = stage.created()
+    assert (list(space.invite), list(room.invite)) == ([mxid("ann"), mxid("bob")], [])
+    joins = [call.arguments for call in stage.line.of("join")]
+    space_id, room_id = (stage.homeserver.by_key(key)[0].room_id for key in ("all", "all/talk"))
+    assert sorted(joins) == sorted(
+        (id_, mxid(name)) for id_ in (space_id, room_id) for name in ("ann", "bob")
+    )
+    assert joins.index((space_id, mxid("bob"))) < joins.index((room_id, mxid("bob")))
+    assert stage.line.of("invite") == []
+    assert stage.after().plan().actions == ()
+
+
+async def test_who_could_not_join_the_space_is_not_joined_to_its_rooms() -> None:
+    stage = Stage(joined_scene())
+    stage.line.fail = lambda call: (
+        REFUSED if call.name == "join" and call.arguments[1] == mxid("ann") else None
+    )
+    outcomes = await stage.execute()
+    assert outcomes[f"join all {mxid('ann')}"].status is FAILED
+    skipped = outcomes[f"join all/talk {mxid('ann')}"]
+    assert (skipped.status, skipped.message) == (
+        SKIPPED,
+        f"depends on “join all {mxid('ann')}”, which failed",
+    )
+    assert outcomes[f"join all/talk {mxid('bob')}"].status is DONE
+
+
+async def test_a_join_that_rests_on_one_outside_the_plan_is_skipped() -> None:
+    plan = joined_scene().plan()
+    part = replace(
+        plan,
+        actions=tuple(action for action in plan.actions if action.type != "join" or action.room != "all"),
+    )
+    outcomes = await Stage(joined_scene()).execute(part)
+    assert outcomes[f"join all/talk {mxid('ann')}"].message.endswith("which is not done yet")
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 16])
+async def test_joins_never_wait_with_the_gate_in_hand(parallelism: int) -> None:
+    stage = Stage(joined_scene(), parallelism=parallelism)
+    outcomes = await asyncio.wait_for(stage.execute(), 10)
+    assert {outcome.status for outcome in outcomes.values()} == {DONE}
+
+
+# -- rooms that change hands ----------------------------------------------------------------------
+
+GIVEN_UP: dict[str, Any] = {
+    "room": "all",
+    "space": "all",
+    "room_id": room_id_of("all"),
+    "reason": "no longer configured",
+}
+
+
+def only(*actions: AnyAction) -> Plan:
+    return replace(company().plan(), actions=actions)
+
+
+async def test_a_release_gives_levels_back_empties_the_marker_and_leaves_last() -> None:
+    stage = Stage(with_equals(creator=mxid("ann"), taken_over=True))
+    release = ReleaseRoom(**GIVEN_UP, restore={mxid("ann"): 60}, tombstone_level=50)
+    await stage.execute(only(release))
+    assert [call.name for call in stage.line.calls] == [
+        "record_done",
+        "change_power_levels",
+        "put_state",
+        "leave",
+    ]
+    room = stage.homeserver.rooms[room_id_of("all")]
+    assert (room.key, room.has_bot, room.rank(mxid("ann"))) == ("", False, 60)
+    [done] = stage.recorder.recorded.done
+    assert (done.kind, done.space, done.person) == ("releases", "all", "all")
+
+
+async def test_an_inert_bot_stays() -> None:
+    stage = Stage(with_equals(creator=mxid("ann"), taken_over=True))
+    await stage.execute(only(ReleaseRoom(**GIVEN_UP, leaves=False)))
+    assert stage.writes() == ["put_state"]
+
+
+async def test_a_space_is_left_only_when_everybody_is_out() -> None:
+    kick = Kick(**GIVEN_UP, person=mxid("ann"))
+    abandon = AbandonSpace(**GIVEN_UP, after=(kick.identity,))
+    stage = Stage(with_equals())
+    stage.line.fail = failing("kick", REFUSED)
+    outcomes = await stage.execute(only(kick, abandon))
+    assert outcomes[abandon.identity].message == f"depends on “{kick.identity}”, which failed"
+    held = await Stage(with_equals()).execute(only(kick.hold(), abandon))
+    assert held[abandon.identity].message == f"depends on “{kick.identity}”, which is held by a guard"
+    done = Stage(with_equals())
+    await done.execute(only(kick, abandon))
+    assert done.writes() == ["kick", "leave"]
+
+
+async def test_what_follows_control_that_was_not_given_is_skipped() -> None:
+    take = TakeControl(**GIVEN_UP, acting_as=mxid("bob"), creator=mxid("ann"), creator_level=100)
+    kick = Kick(**GIVEN_UP, person=mxid("ann"), after=(take.identity,))
+    stage = Stage(with_equals(bot_level=50))
+    stage.line.fail = failing("take_control", REFUSED)
+    outcomes = await stage.execute(only(take, kick))
+    assert (outcomes[take.identity].status, outcomes[kick.identity].status) == (FAILED, SKIPPED)
+    given = Stage(with_equals(bot_level=50, creator=mxid("ann"), taken_over=True))
+    outcomes = await given.execute(only(take, kick))
+    assert {outcome.status for outcome in outcomes.values()} == {DONE}
+    [marker] = given.line.of("put_state")
+    assert marker.arguments[1:] == (
+        "aim.managed",
+        BOT,
+        {"version": 1, "instance": INSTANCE, "key": "all", "creator": mxid("ann"), "creator_level": 100},
+    )
+    assert given.recorder.recorded.rooms["all"] == RecordedRoom("all", room_id_of("all"), None)

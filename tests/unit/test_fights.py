@@ -13,7 +13,9 @@ from tests.unit.worlds import NOW
 SECOND = timedelta(seconds=1)
 EVE = Kick(room="all", space="all", room_id="!r", person="@eve:x", reason="not in all")
 FAY = Kick(room="all", space="all", room_id="!r", person="@fay:x", reason="not in all")
-NAME = SetRoomState(room="all", space="all", event_type="m.room.name", content={"name": "All"}, reason="renamed")
+NAME = SetRoomState(
+    room="all", space="all", event_type="m.room.name", content={"name": "All"}, reason="renamed"
+)
 
 
 def level(level: int) -> SetPowerLevel:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from aim.planner.guards import Trip
+from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom
+from aim.planner.guards import Trip, Verdict, judge
 from aim.planner.world import Limit
 from aim.world.recorded import Approval, Done
 from tests.unit.model import mxid
@@ -365,3 +366,66 @@ def test_interrupted_work_counts_as_done() -> None:
     # Two are pending still, one is done: with one more it is four.
     assert holds(left(halfway, staff(3))) == set()
     assert holds(left(halfway, staff(4))) == {"kick"}
+
+
+# -- rooms and spaces that are given up -----------------------------------------------------------
+
+
+def spaces(count: int) -> Scene:
+    config = a_config(*(a_space(f"s{number:02}", "") for number in range(count)), default_rooms=[{"id": "r"}])
+    return provisioned(config, a_directory(["ann"]))
+
+
+def releases(scene: Scene, count: int) -> list[AnyAction]:
+    keys = [key for key in scene.observed.rooms if "/" in key][:count]
+    return [ReleaseRoom(room=key, space=key.partition("/")[0], room_id="!r", reason="gone") for key in keys]
+
+
+def abandoned(scene: Scene, count: int) -> list[AnyAction]:
+    keys = [key for key in scene.observed.rooms if "/" not in key][:count]
+    return [AbandonSpace(room=key, space=key, room_id="!r", reason="gone") for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("given_up", "words"), [(releases, "releases"), (abandoned, "abandoned spaces")], ids=["rooms", "spaces"]
+)
+def test_rooms_and_spaces_are_counted_as_such(given_up: Any, words: str) -> None:
+    scene = spaces(40)
+    counted = "rooms" if given_up is releases else "spaces"
+    assert judge(scene.world, given_up(scene, 4)) == Verdict()
+    verdict = judge(scene.world, given_up(scene, 5))
+    assert len(verdict.held) == 5
+    assert [trip.message for trip in verdict.trips] == [
+        f"{words} in the organisation: 5 {counted} within an hour, the limit is 4"
+    ]
+
+
+def test_what_was_released_within_the_hour_counts() -> None:
+    scene = spaces(40)
+    done = tuple(Done(f"release_room x{n}", "releases", f"s{n}", f"x{n}", scene.now) for n in range(4))
+    scene = replace(scene, recorded=replace(scene.recorded, done=done))
+    [trip] = judge(scene.world, releases(scene, 1)).trips
+    assert (trip.kind, trip.count, trip.limit) == ("releases", 5, 4)
+
+
+def test_more_rooms_of_one_space_than_its_limit_are_held() -> None:
+    config = a_config(a_space("all", ""), default_rooms=[{"id": f"r{number}"} for number in range(10)])
+    scene = provisioned(config, a_directory(["ann"]))
+    trips = judge(scene.world, releases(scene, 4)).trips
+    assert [(trip.scope, trip.count, trip.limit) for trip in trips] == [("all", 4, 3), ("organisation", 4, 3)]
+
+
+def test_a_space_waits_for_the_kicks_that_come_first() -> None:
+    scene = company(40)
+    kicks: list[AnyAction] = [
+        Kick(room="all", space="all", room_id="!r", person=mxid(name), reason="x") for name in staff(10)
+    ]
+    abandon = AbandonSpace(
+        room="all", space="all", room_id="!r", reason="x", after=tuple(kick.identity for kick in kicks)
+    )
+    verdict = judge(scene.world, [*kicks, abandon])
+    assert abandon.identity in verdict.held
+    assert "1 abandoned spaces held with the kicks that come first" in [
+        trip.message for trip in verdict.trips
+    ]
+    assert judge(scene.world, [*kicks[:3], abandon]) == Verdict()

@@ -28,6 +28,8 @@ class Canned:
 
     def __init__(self) -> None:
         self.rooms: dict[str, list[dict[str, object]]] = {}
+        self.others: dict[str, list[dict[str, object]]] = {}
+        """Public rooms that the bot is not in."""
         self.accounts: set[str] = set()
         self.admin_api: Callable[[str, Query], object] = lambda path, query: _refuse(403, "M_FORBIDDEN")
         self.acting_code = "M_FORBIDDEN"
@@ -41,6 +43,9 @@ class Canned:
         await asyncio.sleep(0)
         if name.startswith("_synapse"):
             return self.admin_api(name, query or {})
+        other = self._other(name, user_id)
+        if other is not None:
+            return other
         match name.removeprefix("_matrix/client/v3/").split("/"):
             case ["joined_rooms"]:
                 return {"joined_rooms": [*self.rooms, 7]}
@@ -55,6 +60,17 @@ class Canned:
             case ["account", "whoami"]:
                 return _refuse(403, self.acting_code)
         raise AssertionError(name)
+
+    def _other(self, name: str, user_id: str | None) -> object:
+        """What concerns rooms that the bot is not in, else None."""
+        match name.split("/")[3:]:
+            case ["rooms", _, "hierarchy"]:
+                return {"rooms": [{"room_id": room_id, "join_rule": "public"} for room_id in self.others]}
+            case ["rooms", room_id, "state"] if user_id is not None:
+                return self.others[room_id]
+            case ["directory", "room", alias]:
+                return {"room_id": "!c"} if alias == "#c:example.com" else _refuse(404, "M_NOT_FOUND")
+        return None
 
     def reader(self, **options: object) -> Reader:
         transport = ReadTransport(self.fetch)
@@ -114,6 +130,21 @@ async def test_the_recorded_room_counts_else_the_oldest() -> None:
         "d": "!one",
     }
     assert observed.duplicates == {"a": ("!young",), "b": ("!oldest",), "c": ("!tie2",)}
+
+
+async def test_what_people_put_into_our_spaces_and_what_is_named_is_looked_at() -> None:
+    homeserver = Canned()
+    child = {"type": "m.space.child", "state_key": "!b", "sender": "@eve:example.com"}
+    homeserver.rooms = {"!a": [*made("a"), {**child, "content": {"via": ["example.com"]}}]}
+    homeserver.rooms["!a"][0]["content"]["type"] = "m.space"  # type: ignore[index] # JSON
+    homeserver.others = {"!b": made("b")[:1], "!c": made("c")[:1]}
+    for events in homeserver.others.values():
+        events[0]["sender"] = "@eve:example.com"
+    observed = await homeserver.reader().observe(Roster(), [], {}, {"#c:example.com": ["ann"], "#d": []})
+    assert set(observed.rooms) == {"a"}
+    assert set(observed.unmanaged) == {"!b", "!c"}
+    assert observed.aliases == {"#c:example.com": "!c"}
+    assert set(observed.unseen) == {"#d"}
 
 
 async def test_a_token_of_another_name_is_an_error_and_not_an_empty_homeserver() -> None:

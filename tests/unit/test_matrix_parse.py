@@ -153,7 +153,10 @@ def test_a_room_with_a_forged_or_broken_marker(key: str, sender: str, content: d
     marked = {**MARKER, "creator": "@eve:localhost:8448", **content}
     room = parse.room(
         "!r",
-        [create(sender="@eve:localhost:8448", marker=None), event(MARKER_TYPE, marked, key=key, sender=sender)],
+        [
+            create(sender="@eve:localhost:8448", marker=None),
+            event(MARKER_TYPE, marked, key=key, sender=sender),
+        ],
         HOME,
         Roster(),
     )

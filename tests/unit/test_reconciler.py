@@ -34,7 +34,7 @@ from tests.unit.fakes import (
     Killed,
     Line,
 )
-from tests.unit.model import SERVER, ModelHomeserver, mxid
+from tests.unit.model import BOT, INSTANCE, SERVER, ModelHomeserver, mxid
 from tests.unit.strategies import examples, scenes
 from tests.unit.worlds import Scene, a_config, a_directory, a_space
 
@@ -90,6 +90,8 @@ class Deployment:
             recorder=self.recorder,
             now=self.clock.now,
             server_name=SERVER,
+            bot=BOT,
+            instance=INSTANCE,
             sleep=self.clock.sleep,
         )
         return Reconciler(self.senses, self.recorder, Provisioner(tools))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 
@@ -13,9 +14,17 @@ from aim.desired.mirrored import space_names
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Branch, Directory, Group, GroupKind
 from aim.directory.roster import NOBODY
+from aim.planner.actions import (
+    AbandonSpace,
+    Join,
+    Kick,
+    ReleaseRoom,
+    SetPowerLevel,
+    TakeControl,
+)
 from aim.planner.document import to_document
 from aim.planner.guards import Trip
-from aim.planner.plan import Plan
+from aim.planner.plan import Plan, SourceCount
 from aim.planner.render import held_by, render
 from tests.unit.worlds import (
     Scene,
@@ -141,3 +150,33 @@ def test_names_that_repeat_are_told_apart() -> None:
         "tree:5": "x / twin (tree:5)",
         "tree:6": "x / all",
     }
+
+
+def test_acting_as_people_and_rooms_that_change_hands_are_told() -> None:
+    room: dict[str, Any] = {"room": "all", "space": "all", "room_id": "!r:example.com", "reason": "because"}
+    ann, bob = "@ann:example.com", "@bob:example.com"
+    actions = (
+        TakeControl(**room, acting_as=ann, creator=ann, creator_level=100),
+        TakeControl(**{**room, "room": "all/x"}, acting_as=None, creator=ann, creator_level=None),
+        SetPowerLevel(**room, person=ann, level=50, was=100, as_themselves=True),
+        Kick(**room, person=ann, as_themselves=True),
+        Kick(**room, person=bob),
+        Join(**room, person=bob, needs_invite=False),
+        ReleaseRoom(**{**room, "room": "all/y"}),
+        ReleaseRoom(**{**room, "room": "all/z"}, leaves=False),
+        AbandonSpace(**room),
+    )
+    plan = Plan(SourceCount("ldif", 2, 0), actions, server_name="example.com")
+    text = text_of(plan)
+    for line in (
+        "~ take control of !r:example.com, acting as @ann",
+        "~ take control of !r:example.com —",
+        "~ level 100 → 50 for @ann, acting as them",
+        "- kick @ann, acting as them",
+        "- kick @bob —",
+        "+ join @bob",
+        "- release !r:example.com —",
+        "- release !r:example.com, but stay in it",
+        "- abandon the space !r:example.com",
+    ):
+        assert line in text

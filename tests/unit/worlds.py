@@ -14,36 +14,42 @@ from typing import Any
 
 from aim.config import Config
 from aim.desired.desire import desire
-from aim.desired.levels import base_levels
+from aim.desired.levels import base_levels, has_privileged_creators
 from aim.desired.rooms import Desired
 from aim.directory.model import Directory, Group, GroupKind, Problem, User, same
-from aim.directory.roster import NOBODY, Roster
+from aim.directory.roster import NOBODY, People, Roster
 from aim.planner.actions import (
+    AbandonSpace,
     AddChild,
     AnyAction,
     CreateRoom,
     CreateSpace,
     Invite,
+    Join,
     Kick,
+    PersonAction,
+    ReleaseRoom,
     RemoveChild,
     SetPowerLevel,
     SetRoomState,
+    TakeControl,
 )
-from aim.planner.guards import is_counted, kind_of
+from aim.planner.guards import counted_as, is_counted, kind_of
 from aim.planner.keys import Keys
 from aim.planner.memory import Memory, properties_of, remember
 from aim.planner.plan import Plan, make_plan
 from aim.planner.world import World
 from aim.ports import NewRoom
+from aim.provisioner.state import marker_content
 from aim.reconciler import limits_of
 from aim.world.recorded import Approval, Done, Recorded, RecordedRoom
-from aim.world.rooms import Child, Marker, Observed, PowerLevels, Room
+from aim.world.rooms import MARKER_TYPE, Child, Marker, Observed, PowerLevels, Room
 from tests.unit.model import BOT, CHILD, INSTANCE, LEVELS, PARENT, SERVER, ModelHomeserver, localpart
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 NO_LIMITS = {
     kind: {"per_space": {"at_least": 10_000}, "organisation": {"at_least": 10_000}}
-    for kind in ("kicks", "demotions")
+    for kind in ("kicks", "demotions", "releases", "abandoned_spaces")
 }
 
 
@@ -133,6 +139,9 @@ def a_room(
     foreign: Iterable[str] = (),
     levels: Mapping[str, int] | None = None,
     foreign_levels: Mapping[str, int] | None = None,
+    creator: str = BOT,
+    taken_over: bool = False,
+    bot_level: int = 100,
     base: Mapping[str, object] | None = None,
     children: Mapping[str, bool] | Iterable[str] = (),
     version: str = "12",
@@ -144,12 +153,15 @@ def a_room(
     `children` are keys, or key → suggested; `levels` go by localpart; `base` None: complete and untouched.
     """
     is_space = "/" not in key
+    above_all = creator == BOT and has_privileged_creators(version)
+    bots = {} if above_all else {BOT: bot_level}
     suggested = dict(children) if isinstance(children, Mapping) else dict.fromkeys(children, False)
     return Room(
         room_id=room_id or room_id_of(key),
-        marker=Marker(1, INSTANCE, key),
+        marker=Marker(1, INSTANCE, key, *((creator, 100) if taken_over else ())),
         version=version,
         created_ts=10**12,
+        creators=frozenset({creator}),
         is_space=is_space,
         joined=roster.people(joined),
         invited=roster.people(invited),
@@ -159,12 +171,63 @@ def a_room(
         foreign=frozenset(foreign),
         power_levels=PowerLevels(
             people={roster.number(name): level for name, level in (levels or {}).items()},
-            foreign=dict(foreign_levels or {}),
+            foreign={**bots, **(foreign_levels or {})},
             base=base if base is not None else base_levels(is_space=is_space, room_version=version),
         ),
         children={room_id_of(child): Child(room_id_of(child), flag) for child, flag in suggested.items()},
         state=state if state is not None else {"m.room.name": {"name": key.title()}},
     )
+
+
+def a_room_of_people(
+    roster: Roster,
+    room_id: str,
+    joined: Iterable[str] = (),
+    *,
+    rule: str | None = "public",
+    allow: Iterable[str] = (),
+    parents: Iterable[str] = (),
+    levels: Mapping[str, int] | None = None,
+    creator: str = "",
+    version: str = "11",
+    bot: str | None = None,
+    **more: Any,
+) -> Room:
+    """A room without our marker, made by the first of `joined`, who has level 100 up to version 11.
+
+    `allow` and `parents` are keys of spaces; `rule` None: it has no join rules.
+    """
+    members = list(joined)
+    creator = creator or f"@{members[0]}:{SERVER}"
+    if levels is None and not has_privileged_creators(version):
+        levels = {localpart(creator): 100} if creator.endswith(f":{SERVER}") else {}
+    allowed = [{"type": "m.room_membership", "room_id": room_id_of(space)} for space in allow]
+    rules = {"join_rule": rule, "allow": allowed} if allowed else {"join_rule": rule}
+    made = a_room(
+        roster,
+        "x/y",
+        members,
+        levels=levels,
+        base={"invite": 0},
+        creator=creator,
+        version=version,
+        room_id=room_id,
+        state={"m.room.join_rules": rules} if rule else {},
+    )
+    foreign = {mxid: level for mxid, level in made.power_levels.foreign.items() if bot or mxid != BOT}
+    return replace(
+        made,
+        marker=None,
+        bot=bot,
+        parents=frozenset(map(room_id_of, parents)),
+        power_levels=replace(made.power_levels, foreign=foreign),
+        **more,
+    )
+
+
+def with_child(space: Room, room_id: str, sender: str = "") -> Room:
+    """The space, into which somebody put that room."""
+    return replace(space, children={**space.children, room_id: Child(room_id, sender=sender)})
 
 
 def room_id_of(key: str) -> str:
@@ -177,6 +240,9 @@ def an_observed(
     *rooms: Room,
     duplicates: Mapping[str, tuple[str, ...]] | None = None,
     newer: Mapping[str, str] | None = None,
+    unmanaged: Iterable[Room] = (),
+    unseen: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Observed:
     return Observed(
         rooms={room.key: room for room in rooms},
@@ -186,6 +252,9 @@ def an_observed(
         server_name=SERVER,
         bot=BOT,
         default_room_version="12",
+        unmanaged={room.room_id: room for room in unmanaged},
+        unseen=unseen or {},
+        aliases=aliases or {},
     )
 
 
@@ -233,6 +302,7 @@ class Scene:
             now=self.now,
             allowed_users=self.config.provisioner.allowed_users,
             limits=limits_of(self.config),
+            joins=self.config.provisioner.membership == "join",
         )
 
     def plan(self, keys: Keys | None = None) -> Plan:
@@ -309,14 +379,20 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
     desired = scene.desired
     homeserver = ModelHomeserver.from_observed(scene.observed, scene.roster)
     ids = {key: room.room_id for key, room in scene.observed.rooms.items()}
-    recorded = recall(scene.recorded, remember(scene.world, plan), scene.roster)
+    recorded = recall(scene.recorded, remember(scene.world, plan), scene.roster, scene.now)
     due = [action for action in plan.due if only(action)]
     recorded = replace(recorded, fresh=False, done=(*recorded.done, *_counted(due, scene.now)))
     made = _create_rooms(due, ids, homeserver)
-    for action in due:
+    # As the executor does it: who lowers their own level does so when the guarding levels are right again.
+    for action in sorted(due, key=lambda action: getattr(action, "as_themselves", False)):
         if not isinstance(action, CreateRoom):
-            _carry_out(action, ids, homeserver)
+            _carry_out(action, ids, homeserver, scene.now)
+    recorded = replace(recorded, caused=_with_caused(recorded.caused, due, ids, scene.roster))
     rooms = dict(recorded.rooms)
+    for action in due:
+        if isinstance(action, TakeControl):
+            ids[action.room] = str(action.room_id)
+            rooms[action.room] = RecordedRoom(action.room, ids[action.room], None)
     for key in (*made, *_changed_rooms(plan, due)):
         rooms[key] = RecordedRoom(key, ids[key], properties_of(desired.rooms[key]))
     recorded = replace(recorded, rooms=rooms)
@@ -324,9 +400,33 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
     return replace(scene, recorded=recorded, observed=homeserver.observe(scene.roster, known))
 
 
-def recall(recorded: Recorded, memory: Memory, roster: Roster) -> Recorded:
+def _with_caused(
+    caused: Mapping[str, People], due: Iterable[AnyAction], ids: Mapping[str, str], roster: Roster
+) -> Mapping[str, People]:
+    """Leaves that we caused, those of these actions among them."""
+    after = dict(caused)
+    for action in due:
+        if isinstance(action, Kick) and action.as_themselves:
+            room_id = ids.get(action.room) or str(action.room_id)
+            after[room_id] = after.get(room_id, NOBODY) | roster.people([localpart(action.person)])
+    return after
+
+
+def recall(recorded: Recorded, memory: Memory, roster: Roster, now: datetime) -> Recorded:
     """What is recorded once the memory is."""
-    entitled = dict(recorded.entitled)
+    entitled, lapsed = dict(recorded.entitled), dict(recorded.lapsed)
+    regained = {key: dict(people) for key, people in recorded.regained.items()}
+    for key, names in memory.lapsed.items():
+        lapsed[key] = lapsed.get(key, NOBODY) | roster.people(names)
+        for person in roster.people(names):
+            regained.get(key, {}).pop(person, None)
+    for key, names in memory.regained.items():
+        lapsed[key] = lapsed.get(key, NOBODY) - roster.people(names)
+        regained.setdefault(key, {}).update(dict.fromkeys(roster.people(names), now))
+    caused = {
+        room_id: people - roster.people(memory.returned.get(room_id, ()))
+        for room_id, people in recorded.caused.items()
+    }
     for key, names in memory.entitled.items():
         entitled[key] = entitled.get(key, NOBODY) | roster.people(names)
     return replace(
@@ -336,6 +436,9 @@ def recall(recorded: Recorded, memory: Memory, roster: Roster) -> Recorded:
         rooms={**recorded.rooms, **{room.key: room for room in memory.rooms}},
         seen={**recorded.seen, **{seen.id: seen for seen in memory.seen}},
         entitled=entitled,
+        lapsed=lapsed,
+        regained=regained,
+        caused=caused,
         held=recorded.held if memory.held is None else memory.held,
     )
 
@@ -353,7 +456,7 @@ def _counted(due: Iterable[AnyAction], now: datetime) -> Iterable[Done]:
     for action in due:
         kind = kind_of(action)
         if kind is not None and is_counted(action):
-            yield Done(action.identity, kind, action.space, localpart(action.target or ""), now)
+            yield Done(action.identity, kind, action.space, counted_as(action, SERVER), now)
 
 
 def _create_rooms(due: Iterable[AnyAction], ids: dict[str, str], homeserver: ModelHomeserver) -> list[str]:
@@ -388,26 +491,65 @@ def _create_rooms(due: Iterable[AnyAction], ids: dict[str, str], homeserver: Mod
     return made
 
 
-def _carry_out(action: AnyAction, ids: Mapping[str, str], homeserver: ModelHomeserver) -> None:
-    room_id = ids[action.room]
+def _carry_out(action: AnyAction, ids: Mapping[str, str], homeserver: ModelHomeserver, now: datetime) -> None:
+    room_id = ids.get(action.room) or action.room_id
+    assert room_id is not None
     match action:
         case SetRoomState(event_type=kind, content=content) if kind == LEVELS:
             homeserver.change_power_levels(room_id, content, {})
         case SetRoomState(event_type=kind, content=content):
             homeserver.put_state(room_id, kind, "", _with_ids(content, ids))
+        case PersonAction():
+            _carry_out_on_person(action, room_id, homeserver, now)
+        case AddChild(child=child, suggested=suggested):
+            if action.child_id is not None:
+                homeserver.put_state(ids[child], PARENT, room_id, {"via": [SERVER], "canonical": True})
+            content = {"via": [SERVER], **({"suggested": True} if suggested else {})}
+            homeserver.put_state(room_id, CHILD, ids[child], content)
+        case RemoveChild(child_id=child_id):
+            homeserver.put_state(child_id, PARENT, room_id, {})
+            homeserver.put_state(room_id, CHILD, child_id, {})
+        case TakeControl() | ReleaseRoom() | AbandonSpace():
+            _change_hands(action, room_id, homeserver)
+        case CreateRoom():
+            raise AssertionError("rooms are made first")
+
+
+def _change_hands(
+    action: TakeControl | ReleaseRoom | AbandonSpace, room_id: str, homeserver: ModelHomeserver
+) -> None:
+    match action:
+        case TakeControl(acting_as=acting_as):
+            homeserver.take_control(room_id, acting_as, invites=action.invites)
+            homeserver.put_state(room_id, MARKER_TYPE, BOT, marker_content(INSTANCE, action))
+        case ReleaseRoom(restore=restore, tombstone_level=lowered):
+            events = {} if lowered is None else {"events": {"m.room.tombstone": lowered}}
+            homeserver.change_power_levels(room_id, events, restore)
+            homeserver.put_state(room_id, MARKER_TYPE, BOT, {})
+            if action.leaves:
+                homeserver.leave(room_id)
+        case AbandonSpace():
+            homeserver.leave(room_id)
+
+
+def _carry_out_on_person(
+    action: Invite | Join | Kick | SetPowerLevel, room_id: str, homeserver: ModelHomeserver, now: datetime
+) -> None:
+    match action:
+        case SetPowerLevel(person=person, level=level, as_themselves=True):
+            homeserver.lower_own_level(room_id, person, level)
         case SetPowerLevel(person=person, level=level):
             homeserver.change_power_levels(room_id, None, {person: level})
+        case Kick(person=person, as_themselves=True):
+            homeserver.leave_as(room_id, person, int(now.timestamp() * 1000))
         case Kick(person=person):
             homeserver.kick(room_id, person)
         case Invite(person=person):
             homeserver.invite(room_id, person)
-        case AddChild(child=child, suggested=suggested):
-            content = {"via": [SERVER], **({"suggested": True} if suggested else {})}
-            homeserver.put_state(room_id, CHILD, ids[child], content)
-        case RemoveChild(child_id=child_id):
-            homeserver.put_state(room_id, CHILD, child_id, {})
-        case _:
-            raise AssertionError(f"not an action of a room that exists: {action.identity}")
+        case Join(person=person, needs_invite=needs_invite):
+            if needs_invite:
+                homeserver.invite(room_id, person)
+            homeserver.join_as(room_id, person)
 
 
 def _with_ids(content: Mapping[str, object], ids: Mapping[str, str]) -> dict[str, object]:

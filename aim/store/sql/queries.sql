@@ -326,3 +326,29 @@ on conflict (txn_id) do update set digest = excluded.digest, at = excluded.at;
 
 -- name: prune_transactions
 delete from aim.transactions where at < $1;
+
+
+-- The audit: what `aim explain` asks ----------------------------------------------------------------------------------
+
+-- name: audit_entitlements
+select room_key, localpart, since, lapsed_at, regained_at
+from aim.entitled
+where room_key = any ($1::text[]) and localpart = any ($2::text[]);
+
+-- name: audit_people
+-- Of each person in each of these rooms, the last one.
+select distinct on (o.room, o.target)
+    o.room, o.target, o.type, o.status, o.reason, o.message, o.at, o.cycle, c.digest
+from aim.outcomes o
+join aim.cycles c on c.id = o.cycle
+where o.room = any ($1::text[]) and o.target = any ($2::text[])
+order by o.room, o.target, o.at desc, o.cycle desc, o.position desc;
+
+-- name: audit_room
+-- The last one about the room itself: whatever is about a person has a user id as its target.
+select o.room, null as target, o.type, o.status, o.reason, o.message, o.at, o.cycle, c.digest
+from aim.outcomes o
+join aim.cycles c on c.id = o.cycle
+where o.room = $1 and (o.target is null or left(o.target, 1) <> '@')
+order by o.at desc, o.cycle desc, o.position desc
+limit 1;

@@ -1,0 +1,144 @@
+"""What each action on a room that exists asks of the homeserver, and of our own records before that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import assert_never
+
+from aim.planner.actions import (
+    AbandonSpace,
+    AddChild,
+    AnyAction,
+    CreateRoom,
+    Invite,
+    Join,
+    Kick,
+    ReleaseRoom,
+    RemoveChild,
+    SetPowerLevel,
+    SetRoomState,
+    TakeControl,
+)
+from aim.planner.guards import counted_as
+from aim.provisioner.state import child_content, marker_content, parent_content, with_room_ids
+from aim.provisioner.tools import Job
+from aim.world.recorded import RecordedRoom
+from aim.world.rooms import MARKER_TYPE
+
+AnyRoomAction = CreateRoom | TakeControl | SetRoomState | AddChild | RemoveChild | ReleaseRoom | AbandonSpace
+
+
+class SkippedError(Exception):
+    """An action turned out to depend on something that failed."""
+
+
+class Calls:
+    """Does one action after the other in one room. All raises HomeserverError and StoreError."""
+
+    def __init__(self, room_id: str, invited: frozenset[str], job: Job) -> None:
+        """`invited` are MXIDs whose invites went along with the room's creation."""
+        self._room_id = room_id
+        self._invited = invited
+        self._job = job
+
+    async def do(self, action: AnyAction) -> None:
+        """Raises SkippedError if it depends on something that is not there."""
+        if isinstance(action, Invite | Join | Kick | SetPowerLevel):
+            await self._on_person(action)
+        else:
+            await self._on_room(action)
+
+    async def _on_person(self, action: Invite | Join | Kick | SetPowerLevel) -> None:
+        writer = self._job.tools.writer
+        match action:
+            case Invite(person=person):
+                await writer.invite(self._room_id, person)
+            case Join():
+                await self._join(action)
+            case Kick():
+                await self._kick(action)
+            case SetPowerLevel(person=person, level=level):
+                assert action.as_themselves, "the others are part of one write"
+                await writer.lower_own_level(self._room_id, person, level)
+            case _:
+                assert_never(action)
+
+    async def _on_room(
+        self,
+        action: CreateRoom | TakeControl | SetRoomState | AddChild | RemoveChild | ReleaseRoom | AbandonSpace,
+    ) -> None:
+        match action:
+            case SetRoomState(event_type=event_type, content=content):
+                await self._put_state(event_type, content)
+            case AddChild():
+                await self._add_child(action)
+            case RemoveChild(child_id=child_id):
+                await self._remove_child(child_id)
+            case TakeControl():
+                await self._take_control(action)
+            case ReleaseRoom():
+                await self._release(action)
+            case AbandonSpace():
+                await self._job.tools.writer.leave(self._room_id)
+            case CreateRoom():
+                raise AssertionError(f"{action.identity} is never a call of its own")
+            case _:
+                assert_never(action)
+
+    async def _join(self, action: Join) -> None:
+        writer = self._job.tools.writer
+        if action.needs_invite and action.person not in self._invited:
+            await writer.invite(self._room_id, action.person)
+        await writer.join(self._room_id, action.person)
+
+    async def _kick(self, action: Kick) -> None:
+        tools = self._job.tools
+        if not action.as_themselves:
+            await tools.writer.kick(self._room_id, action.person, action.reason)
+            return
+        # First of all: afterwards it looks like a wish of their own.
+        await tools.recorder.record_caused(self._room_id, counted_as(action, tools.server_name))
+        await tools.writer.leave(self._room_id, action.person, action.reason)
+
+    async def _take_control(self, action: TakeControl) -> None:
+        tools = self._job.tools
+        if action.acting_as is not None or action.invites:
+            await tools.writer.take_control(self._room_id, action.acting_as, invites=action.invites)
+        marker = marker_content(tools.instance, action)
+        await tools.writer.put_state(self._room_id, MARKER_TYPE, tools.bot, marker)
+        # What of the configuration was ever applied to it is not known.
+        await tools.recorder.record_room(RecordedRoom(action.room, self._room_id, None), tools.now())
+
+    async def _release(self, action: ReleaseRoom) -> None:
+        """Each step can be done again, and leaving, after which none can, comes last."""
+        tools = self._job.tools
+        lowered = action.tombstone_level
+        if action.restore or lowered is not None:
+            base = None if lowered is None else {"events": {"m.room.tombstone": lowered}}
+            await tools.writer.change_power_levels(self._room_id, base, action.restore)
+        await tools.writer.put_state(self._room_id, MARKER_TYPE, tools.bot, {})
+        if action.leaves:
+            await tools.writer.leave(self._room_id)
+
+    async def _put_state(self, event_type: str, content: Mapping[str, object]) -> None:
+        resolved = await with_room_ids(content, self._job.rooms)
+        await self._job.tools.writer.put_state(self._room_id, event_type, "", resolved)
+
+    async def _add_child(self, action: AddChild) -> None:
+        child_id = await self._job.rooms.id_of(action.child)
+        if child_id is None:
+            raise SkippedError(f"depends on the room {action.child}, which does not exist")
+        content = child_content(self._job.tools.server_name, suggested=action.suggested)
+        writer = self._job.tools.writer
+        if action.child_id is not None:
+            # A room that existed before has no m.space.parent of this space yet. It comes first: were it
+            # broken off between the two, the missing m.space.child would show.
+            await writer.put_state(
+                child_id, "m.space.parent", self._room_id, parent_content(self._job.tools.server_name)
+            )
+        await writer.put_state(self._room_id, "m.space.child", child_id, content)
+
+    async def _remove_child(self, child_id: str) -> None:
+        writer = self._job.tools.writer
+        await writer.put_state(child_id, "m.space.parent", self._room_id, {})
+        await writer.put_state(self._room_id, "m.space.child", child_id, {})
