@@ -33,11 +33,19 @@ from aim.planner.document import digest, read_saved
 from aim.planner.explain import Explanation, Question, scope_of
 from aim.planner.explain import explain as answer
 from aim.planner.plan import make_plan
-from aim.ports import HasEntries, Recorder, Source
+from aim.ports import HasEntries, HomeserverReader, Recorder, Source
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
 from aim.reconciler import Observer, Reconciler, Senses
-from aim.store import DecisionStore, RecorderStore, open_audit, open_decisions, open_reader, open_writer
+from aim.store import (
+    DecisionStore,
+    RecorderStore,
+    open_audit,
+    open_decisions,
+    open_mirror,
+    open_reader,
+    open_writer,
+)
 from aim.world.recorded import Approval
 
 if TYPE_CHECKING:
@@ -159,14 +167,30 @@ def database_url(config: Config) -> str | None:
 
 
 @asynccontextmanager
-async def observing(config: Config, progress: Progress | None = None) -> AsyncIterator[Observer]:
-    """For commands that read: has no way to change anything."""
+async def looking(
+    config: Config, progress: Progress | None = None, *, fresh: bool = False
+) -> AsyncIterator[HomeserverReader]:
+    """How the homeserver is: by the mirror of a running daemon, if that is current and nothing `fresh` is
+    wanted; else read anew. Raises StoreError."""
     connect = client.Connect(parallelism=config.provisioner.parallelism)
+    async with client.open_reader(homeserver_of(config), connect, progress) as homeserver:
+        if fresh:
+            yield homeserver.reader
+            return
+        async with open_mirror(database_url(config), config.data_dir) as store:
+            yield homeserver.reader if store is None else homeserver.stored(store)
+
+
+@asynccontextmanager
+async def observing(
+    config: Config, progress: Progress | None = None, *, fresh: bool = False
+) -> AsyncIterator[Observer]:
+    """For commands that read: has no way to change anything."""
     async with (
         open_reader(database_url(config), config.data_dir) as recorded,
-        client.open_reader(homeserver_of(config), connect, progress) as homeserver,
+        looking(config, progress, fresh=fresh) as homeserver,
     ):
-        yield Observer(Senses(config, source_of(config), homeserver.reader, recorded, now))
+        yield Observer(Senses(config, source_of(config), homeserver, recorded, now))
 
 
 @asynccontextmanager
@@ -224,12 +248,11 @@ async def deciding(
     config: Config, progress: Progress | None = None
 ) -> AsyncIterator[tuple[Observer, DecisionStore]]:
     """For what a person decides beside a running daemon: reads everything, writes decisions."""
-    connect = client.Connect(parallelism=config.provisioner.parallelism)
     async with (
         open_decisions(database_url(config), config.data_dir) as decisions,
-        client.open_reader(homeserver_of(config), connect, progress) as homeserver,
+        looking(config, progress) as homeserver,
     ):
-        observer = Observer(Senses(config, source_of(config), homeserver.reader, decisions, now))
+        observer = Observer(Senses(config, source_of(config), homeserver, decisions, now))
         yield observer, decisions
 
 

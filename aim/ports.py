@@ -328,6 +328,8 @@ class MirrorFacts:
     """The counters only grow."""
     complete: bool | None = None
     """True once every room that the bot is in was looked at."""
+    is_current: bool | None = None
+    """True while events arrive; as good as its writer is alive."""
     accounts_read_at: datetime | None = None
     default_room_version: str | None = None
 
@@ -338,6 +340,7 @@ class MirrorFacts:
             counter_sent=max(change.counter_sent, self.counter_sent),
             counter_seen=max(change.counter_seen, self.counter_seen),
             complete=self.complete if change.complete is None else change.complete,
+            is_current=self.is_current if change.is_current is None else change.is_current,
             accounts_read_at=change.accounts_read_at or self.accounts_read_at,
             default_room_version=change.default_room_version or self.default_room_version,
         )

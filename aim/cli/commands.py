@@ -68,9 +68,11 @@ def _read(path: Path) -> str:
 # -- plan, apply, run ------------------------------------------------------------------------------------
 
 
-def plan(path: Path, *, json: bool, out: Path | None, detailed_exitcode: bool, unfold: bool) -> int:
+def plan(
+    path: Path, *, json: bool, out: Path | None, detailed_exitcode: bool, unfold: bool, fresh: bool
+) -> int:
     config = _load_to_read(path)
-    made = _run(_plan(config))
+    made = _run(_plan(config, fresh=fresh))
     document = to_text(to_document(made, app.now()))
     if out is not None:
         try:
@@ -86,9 +88,9 @@ def plan(path: Path, *, json: bool, out: Path | None, detailed_exitcode: bool, u
     return _code(made, detailed=detailed_exitcode)
 
 
-async def _plan(config: Config) -> Plan:
+async def _plan(config: Config, *, fresh: bool = False) -> Plan:
     with show.Bar("reading rooms") as bar:
-        async with app.observing(config, bar.step) as observer:
+        async with app.observing(config, bar.step, fresh=fresh) as observer:
             return await observer.plan()
 
 

@@ -59,6 +59,9 @@ def plan(
     ] = None,
     detailed_exitcode: Annotated[bool, typer.Option(help="Exit with 2 if there are changes.")] = False,
     unfold: Annotated[bool, typer.Option(help="A line for each action, however many.")] = False,
+    fresh: Annotated[
+        bool, typer.Option(help="Read the homeserver, and not what a running daemon knows of it.")
+    ] = False,
 ) -> None:
     """Print what a cycle would change, and why. Changes nothing anywhere.
 
@@ -66,7 +69,16 @@ def plan(
     """
     from aim.cli import commands
 
-    _exit(commands.plan(config, json=json, out=out, detailed_exitcode=detailed_exitcode, unfold=unfold))
+    _exit(
+        commands.plan(
+            config,
+            json=json,
+            out=out,
+            detailed_exitcode=detailed_exitcode,
+            unfold=unfold,
+            fresh=fresh,
+        )
+    )
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Literal
 from aim.directory.roster import Roster
 from aim.matrix import mxid
 from aim.matrix.accounts import Accounts
-from aim.matrix.mirror import Hooks, Mirror
+from aim.matrix.mirror import Hooks, Mirror, StoredMirror
 from aim.matrix.observe import Reader
 from aim.matrix.parallel import Progress
 from aim.matrix.parse import Home
@@ -66,6 +66,8 @@ class Reading:
     """What a command has that only reads."""
 
     reader: Reader
+    stored: Callable[[MirrorStore], StoredMirror]
+    """Reads the mirror that a running daemon keeps, instead of the homeserver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,12 @@ async def open_reader(
     """The homeserver for a command that changes nothing. Sends nothing yet. Raises ConfigError."""
     connect = connect or Connect()
     async with open_getter(homeserver, connect) as transport:
-        yield Reading(_reader(homeserver, transport, connect, progress))
+        reader = _reader(homeserver, transport, connect, progress)
+
+        def stored(store: MirrorStore) -> StoredMirror:
+            return StoredMirror(store, homeserver.home, transport, reader, homeserver.admin)
+
+        yield Reading(reader, stored)
 
 
 @asynccontextmanager

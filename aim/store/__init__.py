@@ -12,7 +12,7 @@ from aim.store.embedded import embedded
 from aim.store.mirror import PostgresMirror
 from aim.store.recorded import RecordedStore
 from aim.store.recorder import RecorderStore
-from aim.store.wiring import open_audit, open_decisions, open_reader, open_writer
+from aim.store.wiring import open_audit, open_decisions, open_mirror, open_reader, open_writer
 
 __all__ = [
     "DecisionStore",
@@ -22,6 +22,7 @@ __all__ = [
     "embedded",
     "open_audit",
     "open_decisions",
+    "open_mirror",
     "open_reader",
     "open_writer",
 ]

@@ -7,6 +7,7 @@ changes is kept together with the transaction's id, or not at all.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -24,9 +25,12 @@ from aim.ports import (
     StoredMember,
     StoredMembers,
 )
-from aim.store.connection import BATCH, Session
+from aim.store import schema
+from aim.store.connection import BATCH, Session, connected
 from aim.store.queries import QUERIES
 
+DAEMON = "aim run"
+"""The writer that keeps the mirror; see lock.holder_name."""
 MEMBER = "m.room.member"
 KEEP_TRANSACTIONS = timedelta(days=7)
 """A homeserver repeats the transaction that was not answered, never one before it."""
@@ -36,8 +40,20 @@ _GROUPS_AT_ONCE = 50
 """Rows that a cursor fetches: each may hold all members of a room."""
 
 
+@asynccontextmanager
+async def open_live_mirror(dsn: str) -> AsyncIterator[PostgresMirror | None]:
+    """The mirror that a running daemon keeps, to read; None if no daemon runs. Raises StoreError."""
+    async with connected(dsn, name="aim mirror reader", read_only=True) as session:
+        async with session.snapshot() as connection:
+            holder = await connection.fetchrow(QUERIES["lock_holder"])
+            is_kept = holder is not None and str(holder["application_name"]).startswith(f"{DAEMON},")
+            is_kept = is_kept and await schema.is_ready(connection)
+        yield PostgresMirror(session) if is_kept else None
+
+
 class PostgresMirror:
-    """MirrorStore over the session that holds the writer's lock. All methods: see ports.MirrorStore."""
+    """MirrorStore over the session that holds the writer's lock, or one that can only read. All methods: see
+    ports.MirrorStore."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -196,6 +212,7 @@ async def _put_facts(connection: asyncpg.Connection, facts: MirrorFacts) -> None
         facts.counter_sent,
         facts.counter_seen,
         facts.complete,
+        facts.is_current,
         facts.accounts_read_at,
         facts.default_room_version,
     )

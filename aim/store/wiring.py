@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aim.ports import AuditReader, RecordedReader
+from aim.ports import AuditReader, MirrorStore, RecordedReader
 from aim.store.audit import NothingAudited, open_audit_store
 from aim.store.decisions import DecisionStore, nothing_to_decide, open_decision_store
 from aim.store.embedded import embedded
+from aim.store.mirror import open_live_mirror
 from aim.store.recorded import NothingRecorded, open_recorded
 from aim.store.recorder import RecorderStore, open_recorder
 
@@ -37,6 +38,17 @@ async def open_audit(database_url: str | None, data_dir: Path) -> AsyncIterator[
             return
         async with open_audit_store(dsn) as reader:
             yield reader
+
+
+@asynccontextmanager
+async def open_mirror(database_url: str | None, data_dir: Path) -> AsyncIterator[MirrorStore | None]:
+    """The mirror that a running daemon keeps, to read; None if none runs. Raises StoreError."""
+    async with _dsn(database_url, data_dir, create=False) as dsn:
+        if dsn is None:
+            yield None
+            return
+        async with open_live_mirror(dsn) as store:
+            yield store
 
 
 @asynccontextmanager

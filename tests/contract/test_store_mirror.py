@@ -62,7 +62,7 @@ async def groups(store: MirrorStore) -> list[StoredMembers]:
 
 async def test_a_new_mirror_is_empty(store: MirrorStore) -> None:
     contents = await store.load()
-    assert contents.facts == MirrorFacts(complete=False)
+    assert contents.facts == MirrorFacts(complete=False, is_current=False)
     assert (contents.rooms, list(contents.events), list(contents.doubts)) == ({}, [], [])
     assert (list(contents.accounts), await groups(store)) == ([], [])
 
@@ -161,6 +161,7 @@ async def test_facts_stay_until_others_are_told_and_counters_only_grow(store: Mi
         counter_sent=5,
         counter_seen=4,
         complete=True,
+        is_current=True,
         accounts_read_at=NOW,
         default_room_version="12",
     )

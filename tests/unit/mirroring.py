@@ -45,7 +45,7 @@ class FakeMirrorStore:
     """MirrorStore in memory. `test_store_mirror` holds it to what the real one does."""
 
     def __init__(self) -> None:
-        self.facts = MirrorFacts(complete=False)
+        self.facts = MirrorFacts(complete=False, is_current=False)
         self.rooms: dict[str, MirroredRoom] = {}
         self.events: dict[StateKey, StoredEvent] = {}
         self.memberships: dict[StateKey, StoredMember] = {}

@@ -312,7 +312,8 @@ async def test_above_the_limit_nobody_is_removed_until_somebody_approves() -> No
     cycle = await deployment.cycle()
     held = {action.identity for action in cycle.plan.held}
     assert len(held) == 8  # four people, in the space and its room
-    assert deployment.written() == ["begin_cycle", "record_seen", "record_held", "end_cycle"]
+    written = ["begin_cycle", "record_seen", "record_lapsed", "record_held", "end_cycle"]
+    assert deployment.written() == written
     assert deployment.recorder.recorded.held == held
 
     deployment.start()

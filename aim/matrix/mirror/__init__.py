@@ -2,6 +2,7 @@
 
     mirror ─► sift, judge            a transaction: what concerns us, what of it is believed
        ├────► reading, people        what has to be read: rooms, keys in doubt, accounts
+       ├────► around                 what is in our spaces without being ours
        ├────► stream                 the control room, ping, barrier
        └────► keeper ─► memory ─► apply ─► events
 
@@ -10,5 +11,6 @@ Observed. It is stored through ports.MirrorStore; what is in memory is what was 
 """
 
 from aim.matrix.mirror.mirror import Hooks, Mirror
+from aim.matrix.mirror.stored import StoredMirror
 
-__all__ = ["Hooks", "Mirror"]
+__all__ = ["Hooks", "Mirror", "StoredMirror"]

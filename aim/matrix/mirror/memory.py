@@ -12,7 +12,7 @@ from itertools import chain
 
 from pyroaring import BitMap
 
-from aim.directory.roster import People, Roster
+from aim.directory.roster import NOBODY, People, Roster
 from aim.matrix.mirror.apply import RoomCopy
 from aim.matrix.parse import Home
 from aim.ports import (
@@ -116,6 +116,11 @@ class Memory:
     def accounts(self) -> People:
         """Local users of whom we know that they have an account."""
         return People(self._accounts)
+
+    def present(self) -> People:
+        """These, and whoever is in a room: an invite may wait for somebody who has none, a seat does not."""
+        joined = [copy.members.sets["join"] for copy in self.copies.values()]
+        return self.accounts | (NOBODY.union(*joined) if joined else NOBODY)
 
     def has_account(self, localpart: str) -> bool:
         number = self.roster.find(localpart)

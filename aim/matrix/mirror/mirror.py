@@ -104,6 +104,7 @@ class Mirror:
     async def load(self) -> None:
         """Takes over what is stored. Raises StoreError."""
         await self._keeper.load()
+        await self._keeper.note(MirrorFacts(is_current=False))
 
     async def take(self, txn_id: str, events: object) -> None:
         """Takes a transaction of the homeserver: its id, and the decoded list of its events.
@@ -153,7 +154,8 @@ class Mirror:
         refusal that says what to do if it can't reach us), ConfigError if the token is another user's,
         StoreError.
         """
-        self._begun, self._current = True, False
+        self._begun = True
+        await self._set_current(False)
         if not await self._stream.open() or not self._memory.facts.complete:
             await self._reading.question_everything()
         await self._stream.ping(appservice_id)
@@ -168,11 +170,19 @@ class Mirror:
         try:
             self._moved = False
             passed = await self._stream.barrier(timeout)
-        except (HomeserverError, StoreError):
+        except HomeserverError:
+            await self._set_current(False)
+            raise
+        except StoreError:
             self._current = False
             raise
-        self._current = passed and self._begun
+        await self._set_current(passed and self._begun)
         return passed
+
+    async def _set_current(self, current: bool) -> None:
+        self._current = current
+        if current != self._memory.facts.is_current:
+            await self._keeper.note(MirrorFacts(is_current=current))
 
     async def _fence(self) -> bool:
         return await self.barrier() if self._begun else False

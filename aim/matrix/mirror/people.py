@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Collection
 from datetime import timedelta
 
-from aim.directory.roster import NOBODY, People
+from aim.directory.roster import People
 from aim.matrix.accounts import Accounts
 from aim.matrix.mirror.events import is_plain
 from aim.matrix.mirror.keeper import Keeper
@@ -58,9 +58,8 @@ class KnownAccounts:
                 await self._poll(wanted)
 
     def present(self) -> People:
-        """Everybody who was seen to have one. Whoever is in a room does: an invite may be waiting."""
-        joined = [copy.members.sets["join"] for copy in self._keeper.memory.copies.values()]
-        return self._keeper.memory.accounts | (NOBODY.union(*joined) if joined else NOBODY)
+        """Everybody who was seen to have one."""
+        return self._keeper.memory.present()
 
     async def _poll(self, wanted: Collection[str]) -> bool:
         read_at, now = self._keeper.memory.facts.accounts_read_at, self._keeper.now()
@@ -73,7 +72,8 @@ class KnownAccounts:
         else:
             found = {name for name in listed if is_plain(name)}
             facts = MirrorFacts(accounts_read_at=now) if whole else MirrorFacts()
-            changes = MirrorChanges(accounts=found, only_these_accounts=whole, facts=facts)
+            news = found if whole else {name for name in found if name not in self._known}
+            changes = MirrorChanges(accounts=news, only_these_accounts=whole, facts=facts)
         new = [name for name in wanted if name in found and name not in self._known]
         await self._keeper.record(changes)
         return bool(new)

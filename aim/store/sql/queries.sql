@@ -188,7 +188,8 @@ from unnest($1::text[], $2::text[], $3::timestamptz[]) as approval (identity, ap
 -- The mirror: reading -------------------------------------------------------------------------------------------------
 
 -- name: mirror_facts
-select control_room, counter_sent, counter_seen, complete, accounts_read_at, default_room_version from aim.mirror;
+select control_room, counter_sent, counter_seen, complete, is_current, accounts_read_at, default_room_version
+from aim.mirror;
 
 -- name: mirror_rooms
 select room_id, stale, verified_at from aim.mirror_rooms;
@@ -317,8 +318,9 @@ set control_room = coalesce($1, control_room),
     counter_sent = greatest(counter_sent, $2),
     counter_seen = greatest(counter_seen, $3),
     complete = coalesce($4, complete),
-    accounts_read_at = coalesce($5, accounts_read_at),
-    default_room_version = coalesce($6, default_room_version);
+    is_current = coalesce($5, is_current),
+    accounts_read_at = coalesce($6, accounts_read_at),
+    default_room_version = coalesce($7, default_room_version);
 
 -- name: record_transaction
 insert into aim.transactions (txn_id, digest, at) values ($1, $2, $3)

@@ -15,6 +15,8 @@ create table aim.mirror (
     counter_seen bigint not null default 0,
     -- True once every room that the bot is in was looked at, and none of it was in question since.
     complete boolean not null default false,
+    -- True while events arrive: others may believe the mirror as long as its writer holds the lock.
+    is_current boolean not null default false,
     -- When the whole list of accounts was read.
     accounts_read_at timestamptz,
     default_room_version text
