@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,8 @@ from aim.directory.roster import Roster
 from aim.errors import AimError, ConfigError
 from aim.matrix.check import Finding, Verdict
 from aim.matrix.check import check as check_homeserver
-from aim.store import open_reader
+from aim.planner import fights
+from aim.store import open_audit, open_mirror, open_reader
 
 if TYPE_CHECKING:
     from aim.bridges.ldap.describe import Description
@@ -79,6 +80,10 @@ async def check(path: Path, environ: Mapping[str, str]) -> list[Finding]:
     except AimError as error:
         findings.append(_failed("homeserver", error))
     findings.append(await _database(config))
+    try:
+        findings += [finding async for finding in _stream(config)]
+    except AimError as error:
+        findings.append(_failed("stream", error))
     return findings
 
 
@@ -270,6 +275,39 @@ async def _database(config: Config) -> Finding:
         )
     known = sum(seen.gone_since is None for seen in recorded.seen.values())
     return Finding("database", Verdict.OK, f"{kind}, {len(recorded.rooms)} rooms and {known} users are known")
+
+
+async def _stream(config: Config) -> AsyncIterator[Finding]:
+    """Whether a running daemon hears the homeserver, and fights with somebody. Raises StoreError."""
+    url, data_dir = app.database_url(config), config.data_dir
+    if "listen" not in config.model_fields_set:
+        yield Finding(
+            "stream",
+            Verdict.OK,
+            "not wanted: without `listen` a change in Matrix is corrected by the next cycle, within an hour",
+        )
+    else:
+        async with open_mirror(url, data_dir) as mirror:
+            if mirror is None:
+                text = "aim run does not run: whether events of the homeserver arrive is seen when it does"
+                yield Finding("stream", Verdict.OK, text)
+            elif (await mirror.load()).facts.is_current:
+                yield Finding("stream", Verdict.OK, "events of the homeserver arrive")
+            else:
+                yield Finding(
+                    "stream",
+                    Verdict.FAIL,
+                    "events of the homeserver don't arrive at aim run; it reads everything anew instead",
+                    "its log names the cause: the registration's `url`, `listen`, or appservice.hs_token",
+                )
+    async with open_audit(url, data_dir) as audit:
+        for fight in await audit.repeated(app.now() - fights.WINDOW, fights.MOST):
+            yield Finding(
+                "fight",
+                Verdict.WARN,
+                f"{fight.type} of {fight.target} in {fight.room} was done {fight.times} times in ten minutes",
+                "find out who, or what other program, changes it back each time",
+            )
 
 
 def _failed(name: str, error: AimError) -> Finding:

@@ -19,7 +19,7 @@ from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.planner.actions import AnyAction
 from aim.planner.plan import Plan
-from aim.world.audit import Audit
+from aim.world.audit import Audit, Repeated
 from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
 from aim.world.rooms import Observed
 
@@ -155,6 +155,10 @@ class AuditReader(Protocol):
     async def about(self, rooms: Collection[str], people: Collection[str]) -> Audit:
         """Of each of these people (MXIDs) in each of these rooms (keys); of a single room also what was last
         done about the room itself. `Audit()` if there is no database yet. Raises StoreError."""
+        ...
+
+    async def repeated(self, since: datetime, more_than: int) -> Sequence[Repeated]:
+        """Corrections that were made more than so often since then."""
         ...
 
 

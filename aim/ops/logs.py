@@ -26,6 +26,13 @@ LEVELS = {
 }
 
 
+class _Forward(logging.Handler):
+    """Brings what the layers below say by the standard library's logging to the same place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, record.getMessage())
+
+
 def configure(level: str, format_: str, stream: TextIO = sys.stderr) -> None:
     """Sets up structlog for this process."""
     renderer: structlog.types.Processor
@@ -45,6 +52,9 @@ def configure(level: str, format_: str, stream: TextIO = sys.stderr) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+    ours = logging.getLogger("aim")
+    ours.handlers = [_Forward()]
+    ours.setLevel(LEVELS[level] or logging.DEBUG)
 
 
 def notice(text: str) -> None:

@@ -6,13 +6,14 @@ and rooms that somebody wants explained. Every read is one snapshot in a transac
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from aim.store import schema
 from aim.store.connection import Session, connected
 from aim.store.queries import QUERIES
-from aim.world.audit import Audit, Entitlement, Happened
+from aim.world.audit import Audit, Entitlement, Happened, Repeated
 
 
 class AuditStore:
@@ -37,6 +38,15 @@ class AuditStore:
             last={(key, target): Happened(*what) for key, target, *what in done},
         )
 
+    async def repeated(self, since: datetime, more_than: int) -> Sequence[Repeated]:
+        """See ports.AuditReader."""
+        async with self._session.snapshot() as connection:
+            if not await schema.is_ready(connection):
+                return []
+            return [
+                Repeated(*row) for row in await connection.fetch(QUERIES["audit_repeated"], since, more_than)
+            ]
+
 
 class NothingAudited:
     """AuditReader where there is no database yet."""
@@ -44,6 +54,10 @@ class NothingAudited:
     async def about(self, rooms: Collection[str], people: Collection[str]) -> Audit:  # noqa: ARG002 (the port's signature)
         """See ports.AuditReader."""
         return Audit()
+
+    async def repeated(self, since: datetime, more_than: int) -> Sequence[Repeated]:  # noqa: ARG002
+        """See ports.AuditReader."""
+        return []
 
 
 @asynccontextmanager

@@ -42,6 +42,17 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """A correction that was made more often than it should take."""
+
+    type: str
+    room: str
+    """Our stable key."""
+    target: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """What is recorded of a few people in a few rooms. Empty where nothing is recorded."""
 

@@ -346,6 +346,14 @@ join aim.cycles c on c.id = o.cycle
 where o.room = any ($1::text[]) and o.target = any ($2::text[])
 order by o.room, o.target, o.at desc, o.cycle desc, o.position desc;
 
+-- name: audit_repeated
+select type, room, target, count(*) as times
+from aim.outcomes
+where at > $1 and status = 'done' and target is not null
+group by type, room, target
+having count(*) > $2
+order by type, room, target;
+
 -- name: audit_room
 -- The last one about the room itself: whatever is about a person has a user id as its target.
 select o.room, null as target, o.type, o.status, o.reason, o.message, o.at, o.cycle, c.digest
