@@ -19,7 +19,7 @@ from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
 from aim.directory.model import Directory
 from aim.errors import AimError
-from aim.planner.actions import AnyAction
+from aim.planner.actions import AnyAction, TakeControl
 from aim.planner.fights import postponed, remembered
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
@@ -36,6 +36,8 @@ class _Work:
     """Room → how many of its due actions have no outcome yet."""
     failed: set[str] = field(default_factory=set)
     """Rooms of which something failed, or could not be tried."""
+    taken: set[str] = field(default_factory=set)
+    """Rooms that were taken over: nobody told us what happened there until the bot was in."""
     decided: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -150,16 +152,21 @@ class Cycles:
             if self._mirror is not None and room_id is not None:
                 # A refusal says that the room is not as we believed.
                 self._mirror.mark_stale(room_id)
+        elif isinstance(outcome.action, TakeControl):
+            work.taken.add(room)
         work.left[room] -= 1
         if not work.left[room]:
             del work.left[room]
-            task = asyncio.create_task(self._release(room, failed=room in work.failed))
+            task = asyncio.create_task(
+                self._release(room, failed=room in work.failed, again=room in work.taken)
+            )
             self._releasing.add(task)
             task.add_done_callback(self._releasing.discard)
 
-    async def _release(self, room: str, *, failed: bool) -> None:
-        """Gives a room free, once the mirror has seen what was done to it."""
-        if self._mirror is not None:
+    async def _release(self, room: str, *, failed: bool, again: bool) -> None:
+        """Gives a room free, once the mirror has seen what was done to it. With `again` it is looked at once
+        more: the mirror has yet to read it."""
+        if self._mirror is not None and self._mirror.current:
             try:
                 await self._mirror.barrier()
             except AimError as error:
@@ -170,6 +177,8 @@ class Cycles:
             _log.info("a room is tried again", room=room, seconds=round(pause.total_seconds()))
         else:
             self._queue.done(room)
+            if again:
+                self._queue.add([room], self._now())
         self.freed.set()
 
 

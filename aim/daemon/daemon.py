@@ -261,8 +261,9 @@ class Daemon:
         if cycle is None:
             self._open = True
             return
-        # With a mirror, what failed is in the queue, and new accounts are polled for.
-        self._open = self._mirror is None and bool(cycle.failed or cycle.plan.pending)
+        # With a current mirror, what failed is in the queue, and new accounts are polled for.
+        is_live = self._mirror is not None and self._mirror.current
+        self._open = not is_live and bool(cycle.failed or cycle.plan.pending)
         self._teller.cycle(cycle, whole=True)
 
     async def _rooms(self, keys: frozenset[str], directory: Directory, decided: asyncio.Event) -> None:

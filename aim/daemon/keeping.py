@@ -15,6 +15,8 @@ _AGAIN = 30.0
 """Seconds until a mirror that is not current is begun again."""
 _CALM = 5.0
 """Seconds between two looks at whether a room is to be verified."""
+_ROOMS_AT_ONCE = 20
+"""Rooms verified in a row at most, as far as it is their turn."""
 
 _log = structlog.get_logger()
 
@@ -35,7 +37,8 @@ class Keeper:
         while not self._stopping.is_set():
             try:
                 if self._mirror.current:
-                    await self._mirror.verify_next(self._verify)
+                    for _ in range(_ROOMS_AT_ONCE):
+                        await self._mirror.verify_next(self._verify)
                 else:
                     await self._begin()
             except StoreError:

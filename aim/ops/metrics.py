@@ -1,17 +1,15 @@
 """Metrics of the daemon, for Prometheus, in the words of the glossary. Counts and times only, never names.
 
-`serve` answers `/metrics` at `listen`; without it everything is counted all the same.
+`listening` shows them at `/metrics`; without `listen` everything is counted all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from aim.errors import AimError
 from aim.ports import Outcome
 
 
@@ -106,20 +104,3 @@ class Metrics:
     def outcome(self, outcome: Outcome) -> None:
         """One action more."""
         self._actions.labels(str(outcome.action.type), str(outcome.status)).inc()
-
-
-@contextmanager
-def serve(metrics: Metrics, host: str, port: int) -> Iterator[int]:
-    """Answers GET /metrics while the body runs; gives the port. Raises AimError if it can't be bound."""
-    try:
-        server, thread = start_http_server(port, host, metrics.registry)
-    except OSError as error:
-        raise AimError(
-            f"listen: {host}:{port} can't be used: {error.strerror}", "free it, or choose another in `listen`"
-        ) from error
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

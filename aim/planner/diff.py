@@ -27,6 +27,7 @@ from aim.planner.actions import (
     RemoveChild,
     SetPowerLevel,
     SetRoomState,
+    TakeControl,
     identity_of,
 )
 from aim.planner.cleanup import cleanup
@@ -102,7 +103,11 @@ class _Comparison:
         observed = world.observed
         # In an unchanged world this is what makes a room of ten thousand cost a few microseconds.
         self._invitable = None if world.desired.invite_before_login else observed.accounts
-        self._room_ids = {key: room.room_id for key, room in observed.rooms.items()}
+        self._taken = dict(_spaces_to_take(world))
+        self._room_ids = {
+            **{key: control.room_id for key, control in self._taken.items() if control.room_id},
+            **{key: room.room_id for key, room in observed.rooms.items()},
+        }
         self._children_by_parent: dict[str | None, list[DesiredRoom]] = defaultdict(list)
         for room in world.desired.rooms.values():
             self._children_by_parent[room.parent].append(room)
@@ -153,8 +158,8 @@ class _Comparison:
     def _creation(self, desired: DesiredRoom, scope: People | None) -> Iterator[AnyAction]:
         parent = desired.parent if desired.parent and self._will_exist(desired.parent) else None
         creation = _creation_of(desired, parent, self._world.observed.default_room_version)
-        if parent and self.is_new(parent):
-            creation = replace(creation, after=(_creation_identity(self._world.desired.rooms[parent]),))
+        if parent and (before := self._before(parent)):
+            creation = replace(creation, after=(before,))
         if scope is None:
             yield creation
             yield from self._new_children(desired)
@@ -180,7 +185,13 @@ class _Comparison:
                 yield self._bring_in(desired, None, person, (creation.identity,))
 
     def _will_exist(self, key: str) -> bool:
-        return key in self._world.observed.rooms or self.is_new(key)
+        return key in self._room_ids or self.is_new(key)
+
+    def _before(self, key: str) -> str | None:
+        """What has to be done before others can rely on that room, if it is not ours yet."""
+        if key in self._taken:
+            return self._taken[key].identity
+        return _creation_identity(self._world.desired.rooms[key]) if self.is_new(key) else None
 
     def _new_children(self, desired: DesiredRoom) -> Iterator[AnyAction]:
         if desired.is_space:
@@ -191,7 +202,7 @@ class _Comparison:
         return [room for room in self._children_by_parent[key] if self._will_exist(room.key)]
 
     def _add_child(self, parent: DesiredRoom, child: DesiredRoom, parent_id: str | None) -> AddChild:
-        after = [_creation_identity(room) for room in (parent, child) if self.is_new(room.key)]
+        after = [before for room in (parent, child) if (before := self._before(room.key))]
         return AddChild(
             room=parent.key,
             space=parent.space,
@@ -241,7 +252,13 @@ class _Comparison:
         for child_id in observed.children:
             key = self._keys_by_id.get(child_id)
             moved = self._world.desired.rooms.get(key) if key else None
-            if moved is not None and moved.parent != desired.key and not moved.is_of_people:
+            if (
+                key is not None
+                and moved is not None
+                and moved.parent != desired.key
+                and not moved.is_of_people
+            ):
+                before = self._before(key)
                 yield RemoveChild(
                     room=desired.key,
                     space=desired.space,
@@ -251,6 +268,7 @@ class _Comparison:
                     reason=f"belongs to {self._reasons.named(moved.parent)}"
                     if moved.parent
                     else "stands at the top",
+                    after=() if before is None else (before,),
                 )
 
     def _levels(
@@ -435,6 +453,17 @@ class _Comparison:
 
     def _is_exempt(self, mxid: str) -> bool:
         return any(pattern.fullmatch(mxid) for pattern in self._world.allowed_users)
+
+
+def _spaces_to_take(world: World) -> Iterator[tuple[str, TakeControl]]:
+    """Key → how the bot gets into each existing space that is to be ours: then rooms can be made in it."""
+    for key, desired in world.desired.rooms.items():
+        room = room_of(world, desired) if desired.is_space and desired.takes_over else None
+        if room is None or key in world.observed.rooms:
+            continue
+        control = take_control(world, desired, room)
+        if control is not None:
+            yield key, control
 
 
 def _creation_identity(room: DesiredRoom) -> str:

@@ -297,7 +297,7 @@ _GIVEN_UP = "managed once, given up since"
 def _status_to_come(world: World, desired: DesiredRoom, room: Room | None) -> str:
     """Of a room that should be ours and is not."""
     if room is not None:
-        return "not managed, its space's people are asked in" if desired.only_invites else "to be taken over"
+        return "not managed, it has not consented" if desired.only_invites else "to be taken over"
     if desired.takes_over is not None:
         return "to be taken over, and can't be had"
     if desired.key in world.recorded.rooms:

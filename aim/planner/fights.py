@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from aim.planner.actions import AnyAction, CreateRoom, SetRoomState, identity_of
+from aim.planner.diff import POWER_LEVELS
 
 WINDOW = timedelta(minutes=10)
 MOST = 5
@@ -49,8 +50,12 @@ def postponed(actions: Iterable[AnyAction], history: History, now: datetime) -> 
         if isinstance(action, CreateRoom) or not is_fight(times, now):
             continue
         recent = [at for at in times if now - at < WINDOW]
-        # State can wait for calm; a person who must not be there can't.
-        until = recent[-MOST - 1] + WINDOW if isinstance(action, SetRoomState) else recent[-1] + SLOW
+        # A name can wait for calm; a person who must not be there, or what guards the room, can't.
+        until = recent[-MOST - 1] + WINDOW if _can_wait(action) else recent[-1] + SLOW
         if until > now:
             waiting[action.identity] = until
     return waiting
+
+
+def _can_wait(action: AnyAction) -> bool:
+    return isinstance(action, SetRoomState) and action.event_type != POWER_LEVELS

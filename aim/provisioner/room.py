@@ -141,7 +141,9 @@ class RoomWork:
         invited = [other for other in self._actions if _is_invited(other)][:FIRST_INVITES]
         try:
             parent_id = await self._job.rooms.id_of(action.parent) if action.parent else None
-            if action.parent and parent_id is None:
+            if obstacle := await self._job.settled.obstacle(action):
+                self._skip([action], obstacle)
+            elif action.parent and parent_id is None:
                 self._skip([action], f"depends on the space {action.parent}, which does not exist")
             elif await self._attempt([action], lambda: self._create_now(action, parent_id, levels, invited)):
                 self._settle(levels, OutcomeStatus.DONE)
