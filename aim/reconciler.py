@@ -8,13 +8,14 @@ bridge, a database or Matrix: they come in through ports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from aim.config.root import Config
 from aim.desired.adopting import wanted_rooms
 from aim.desired.desire import desire
+from aim.desired.identity import Conflict, conflicts
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.errors import PlanError, SourceInvalid
@@ -32,7 +33,7 @@ from aim.ports import (
     Recorder,
     Source,
 )
-from aim.world.recorded import Recorded
+from aim.world.recorded import Recorded, Seen
 from aim.world.rooms import Observed
 
 PATIENCE = timedelta(minutes=1)
@@ -61,6 +62,7 @@ class Observer:
     def __init__(self, senses: Senses) -> None:
         self._senses = senses
         self._roster = senses.roster
+        self._people = _People()
 
     async def directory(self, recorded: Recorded | None = None) -> Directory:
         """The complete directory. Raises SourceError, also if it is empty where it was not empty before."""
@@ -89,14 +91,16 @@ class Observer:
             directory = await self.directory(recorded)
         observed = await self._senses.homeserver.observe(
             self._roster,
-            self._roster.localparts(directory.everyone),
+            self._people.localparts(directory),
             {key: room.room_id for key, room in recorded.rooms.items()},
             wanted_rooms(self._senses.config, directory),
         )
         _refuse_empty_in_recovery(directory, recorded, observed)
         config = self._senses.config
         return World(
-            desired=desire(config, directory, observed, recorded),
+            desired=desire(
+                config, directory, observed, recorded, self._people.conflicts(directory, recorded.seen)
+            ),
             observed=observed,
             recorded=recorded,
             now=self._senses.now(),
@@ -108,6 +112,34 @@ class Observer:
     async def plan(self) -> Plan:
         """What a cycle would do now."""
         return make_plan(await self.world())
+
+
+class _People:
+    """What takes a look at everybody, kept as long as the directory and those seen before are the same: an
+    event about one person must not cost one about all."""
+
+    def __init__(self) -> None:
+        self._directory: Directory | None = None
+        self._seen: Mapping[str, Seen] | None = None
+        self._localparts: Sequence[str] = ()
+        self._conflicts: tuple[Conflict, ...] = ()
+        self.known = False
+        """Nothing about anybody was left to be recorded, when that was looked at."""
+
+    def localparts(self, directory: Directory) -> Sequence[str]:
+        """Of everyone, sorted."""
+        if directory is not self._directory:
+            self._directory, self._seen, self.known = directory, None, False
+            self._localparts = directory.roster.localparts(directory.everyone)
+        return self._localparts
+
+    def conflicts(self, directory: Directory, seen: Mapping[str, Seen]) -> tuple[Conflict, ...]:
+        """Between the directory and whom we have seen."""
+        if directory is not self._directory or seen is not self._seen:
+            self.localparts(directory)
+            self._seen, self.known = seen, False
+            self._conflicts = conflicts(directory.users, seen)
+        return self._conflicts
 
 
 def _refuse_empty_in_recovery(directory: Directory, recorded: Recorded, observed: Observed) -> None:
@@ -200,7 +232,8 @@ class Reconciler(Observer):
             if not await hooks.agree(whole):
                 return Cycle(whole, (), agreed=False)
             await self._still_true(world, whole)
-            memory = remember(world, whole)
+            memory = remember(world, whole, people_known=self._people.known)
+            self._people.known = not memory.seen
             plan = hooks.claim(whole)
             if not plan.due and not memory:
                 return Cycle(plan, ())

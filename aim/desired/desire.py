@@ -15,7 +15,7 @@ from aim.config.sources import LdapSource, LdifSource
 from aim.config.spaces import SpaceConfig
 from aim.desired.adopting import adopted
 from aim.desired.grants import levels_of
-from aim.desired.identity import conflicts, hands_off
+from aim.desired.identity import Conflict, conflicts, hands_off
 from aim.desired.mirrored import mirrored_spaces
 from aim.desired.rooms import Desired, DesiredRoom, Grant
 from aim.desired.taken_over import JOIN_RULES as _JOIN_RULES
@@ -39,9 +39,19 @@ ENCRYPTION = "m.room.encryption"
 ENCRYPTION_CONTENT: Mapping[str, object] = {"algorithm": "m.megolm.v1.aes-sha2"}
 
 
-def desire(config: Config, directory: Directory, observed: Observed, recorded: Recorded) -> Desired:
-    """How the homeserver should be. Never raises: what can't be followed is a problem."""
-    found = conflicts(directory.users, recorded.seen)
+def desire(
+    config: Config,
+    directory: Directory,
+    observed: Observed,
+    recorded: Recorded,
+    found: tuple[Conflict, ...] | None = None,
+) -> Desired:
+    """How the homeserver should be. Never raises: what can't be followed is a problem.
+
+    `found` are the conflicts between the directory and whom we have seen, if somebody knows them already.
+    """
+    if found is None:
+        found = conflicts(directory.users, recorded.seen)
     mapping = _Mapping(config, directory, observed, recorded)
     mapping.add_spaces()
     mapping.add_rooms_of_people()

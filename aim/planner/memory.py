@@ -50,12 +50,15 @@ def properties_of(desired: DesiredRoom) -> Mapping[str, object]:
     return {**desired.state, SUGGESTED: desired.suggested}
 
 
-def remember(world: World, plan: Plan) -> Memory:
-    """What a cycle with this plan has to record before it does anything."""
+def remember(world: World, plan: Plan, *, people_known: bool = False) -> Memory:
+    """What a cycle with this plan has to record before it does anything.
+
+    `people_known`: the same directory was remembered before, and nobody decided anything about people since.
+    """
     recovery = (world.recorded.recovery_since or world.now) if world.recovering and plan.holding else None
     return Memory(
         rooms=tuple(_rooms(world, plan)),
-        seen=tuple(_seen(world)),
+        seen=() if people_known else tuple(_seen(world)),
         entitled=dict(_entitled(world)),
         lapsed=_by_room(world, newly_lapsed),
         regained=_by_room(world, newly_regained),

@@ -29,6 +29,7 @@ Json = dict[str, Any]
 PATIENCE = 60.0
 """Seconds after which something that should happen is given up on."""
 _PAUSE = 0.05
+_SETTLED = 15.0
 MARKER = "aim.managed"
 AIM = (sys.executable, "-m", "aim")
 """The command, as the interpreter of the tests runs it."""
@@ -253,9 +254,9 @@ class Stage:
         """Runs a command to its end."""
         return await (await self.start(*arguments, environ=environ)).end(2 * PATIENCE)
 
-    async def plan(self) -> Json:
+    async def plan(self, *options: str) -> Json:
         """`aim plan --json`, whatever it holds."""
-        result = await self.aim("plan", "--json")
+        result = await self.aim("plan", "--json", *options)
         assert (result.code in {0, 3}, result.err) == (True, ""), result
         return result.json
 
@@ -289,8 +290,8 @@ class Stage:
         return {self.mxid(localpart) for localpart in localparts}
 
     async def all_rooms(self) -> list[Room]:
-        """All rooms that the bot ever made for this instance, two with one key included, the control room
-        left out."""
+        """All rooms that the bot ever made for this instance, two with one key included, the control room and
+        what nobody is in any more left out."""
         ids = [room["room_id"] for room in await self.homeserver.rooms()]
         states = await asyncio.gather(*map(self.homeserver.state, ids))
         rooms = (_room(room_id, state) for room_id, state in zip(ids, states, strict=True))
@@ -302,6 +303,15 @@ class Stage:
         by_key = {room.key: room for room in found}
         assert len(by_key) == len(found), sorted(room.key for room in found)
         return by_key
+
+    async def look(self, room_id: str) -> Room:
+        """Any room by its id, whoever made it; `key` is of our marker, made or put there, else empty. Of a
+        room that everybody has left nothing is known."""
+        events = await self.homeserver.state(room_id)
+        state = {(event["type"], event["state_key"]): event["content"] for event in events}
+        made = state.get(("m.room.create", ""), {}).get(MARKER, {})
+        marker = made or state.get((MARKER, self.homeserver.bot), {})
+        return Room(room_id, marker.get("key", ""), marker.get("instance", ""), state)
 
     async def membership(self, key: str, localpart: str) -> str | None:
         """Somebody's membership in a room, by the room's key."""
@@ -353,6 +363,23 @@ class Stage:
         for key in children:
             assert rooms[key].related("m.space.parent") == {rooms[space].room_id}, key
 
+    async def settles(self) -> Json:
+        """Waits until nothing is left to do, and nothing is done any more; gives the plan, as the homeserver is.
+
+        The control room's counter aside: by that a daemon sees that it hears the homeserver. A plan takes a
+        second or two, in which a daemon that runs in circles does so.
+        """
+        plan: Json = {}
+
+        async def is_done() -> bool:
+            self.proxy.forget()
+            plan.update(await self.plan("--fresh"))
+            writes = [request for request in self.proxy.writes if "/state/aim.control" not in request.path]
+            return (plan["actions"], writes) == ([], [])
+
+        await until(is_done, "nothing is left to do, and nothing is done", _SETTLED)
+        return plan
+
     # -- what the database has ---------------------------------------------------------------------------
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
@@ -385,6 +412,8 @@ async def start_aim(
 
 def _room(room_id: str, events: Sequence[Json]) -> Room | None:
     state = {(event["type"], event["state_key"]): event["content"] for event in events}
+    if not state:
+        return None
     marker = state["m.room.create", ""][MARKER]
     return None if "control" in marker else Room(room_id, marker["key"], marker["instance"], state)
 

@@ -10,12 +10,20 @@ import pytest
 
 from aim.directory.model import Severity
 from aim.directory.roster import Roster
-from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom, SetPowerLevel, TakeControl
+from aim.planner.actions import (
+    AbandonSpace,
+    AnyAction,
+    Kick,
+    ReleaseRoom,
+    RemoveChild,
+    SetPowerLevel,
+    TakeControl,
+)
 from aim.planner.control import take_control
 from aim.planner.keys import Keys
 from aim.planner.plan import Plan
 from aim.world.recorded import Recorded, RecordedRoom
-from aim.world.rooms import Marker, Room
+from aim.world.rooms import Child, Marker, Room
 from tests.unit.model import BOT, INSTANCE, mxid
 from tests.unit.worlds import (
     Scene,
@@ -344,22 +352,38 @@ def test_adopting_shows_who_would_be_kicked_and_demoted() -> None:
         *(f"set_power_level top {mxid(name)} {level}" for name, level in (("bob", 50), ("eve", 0))),
         f"kick top {mxid('gil')}",
         *(f"invite top {mxid(name)}" for name in ("ann", "bob", "cid")),
+        "add_child top top/talk",
+        "create_room top/talk",
+        f"set_power_level top/talk {mxid('bob')} 50",
+        *(f"invite top/talk {mxid(name)}" for name in ("ann", "bob", "cid", "eve")),
     ]
-    assert {action.room_id for action in plan.actions} == {"!old:example.com"}
+    assert {action.room_id for action in plan.actions} == {"!old:example.com", None}
+    by_identity = {action.identity: action for action in plan.actions}
+    assert by_identity["create_room top/talk"].after == ("take_control top",)
+    assert by_identity["add_child top top/talk"].after == ("create_room top/talk", "take_control top")
     [kick] = of_kind(plan, Kick)
     assert isinstance(kick, Kick)
     assert kick.guarded
 
 
-def test_an_adopted_space_gets_its_rooms_once_it_is_ours_and_is_then_at_rest() -> None:
-    after = cycle(adopted())
-    assert set(after.observed.rooms) == {"top"}
-    made = cycle(after)
+def test_an_adopted_space_gets_its_rooms_at_once_and_is_then_at_rest() -> None:
+    made = cycle(adopted())
     assert set(made.observed.rooms) == {"top", "top/talk"}
     rest = accept_invites(made)
     assert identities(cycle(rest).plan().actions) == []
     assert rest.observed.rooms["top"].room_id == "!old:example.com"
     assert told(rest.plan(), "top") == []
+
+
+def test_an_adopted_space_that_is_in_another_one_is_moved_at_once() -> None:
+    scene = adopted()
+    side = a_room(scene.roster, "side", PEOPLE)
+    side = replace(side, children={"!old:example.com": Child("!old:example.com", sender=mxid("eve"))})
+    config = a_config(*scene.config.spaces, a_space("side", ""))
+    plan = replace(scene, config=config, observed=replace(scene.observed, rooms={"side": side})).plan()
+    [moved] = of_kind(plan, RemoveChild)
+    assert (moved.identity, moved.after) == ("remove_child side top", ("take_control top",))
+    assert moved.reason == "stands at the top"
 
 
 def test_a_space_that_nobody_can_hand_over_is_an_error_and_no_second_one_is_made() -> None:

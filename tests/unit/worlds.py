@@ -382,17 +382,18 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
     recorded = recall(scene.recorded, remember(scene.world, plan), scene.roster, scene.now)
     due = [action for action in plan.due if only(action)]
     recorded = replace(recorded, fresh=False, done=(*recorded.done, *_counted(due, scene.now)))
+    taken = {action.room: str(action.room_id) for action in due if isinstance(action, TakeControl)}
+    ids |= taken
     made = _create_rooms(due, ids, homeserver)
     # As the executor does it: who lowers their own level does so when the guarding levels are right again.
     for action in sorted(due, key=lambda action: getattr(action, "as_themselves", False)):
         if not isinstance(action, CreateRoom):
             _carry_out(action, ids, homeserver, scene.now)
     recorded = replace(recorded, caused=_with_caused(recorded.caused, due, ids, scene.roster))
-    rooms = dict(recorded.rooms)
-    for action in due:
-        if isinstance(action, TakeControl):
-            ids[action.room] = str(action.room_id)
-            rooms[action.room] = RecordedRoom(action.room, ids[action.room], None)
+    rooms = {
+        **recorded.rooms,
+        **{key: RecordedRoom(key, room_id, None) for key, room_id in taken.items()},
+    }
     for key in (*made, *_changed_rooms(plan, due)):
         rooms[key] = RecordedRoom(key, ids[key], properties_of(desired.rooms[key]))
     recorded = replace(recorded, rooms=rooms)
