@@ -267,7 +267,7 @@ async def _stir(stage: Stage, chance: random.Random, stop: asyncio.Event) -> Non
     while not stop.is_set():
         key = chance.choice(["sales", "platform", "engineering/general"])
         try:
-            await bot.set_power_levels(rooms[key].room_id, {stage.mxid("mira"): chance.choice([0, 30, 50])})
+            await bot.set_power_levels(rooms[key].room_id, {stage.mxid("mira"): chance.choice([30, 50])})
             await bot.invite(rooms["platform"].room_id, stage.mxid("lino"))
         except HomeserverRefused as error:
             # Somebody was quicker.
