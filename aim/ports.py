@@ -99,8 +99,10 @@ class HomeserverWriter(Protocol):
         """The id of a room of ours with that key which is not among `ignoring`, or None."""
         ...
 
-    async def invite(self, room_id: str, mxid: str, reason: str | None = None) -> None:
-        """Done too if they are already in or invited."""
+    async def invite(
+        self, room_id: str, mxid: str, reason: str | None = None, acting_as: str | None = None
+    ) -> None:
+        """As the bot, or acting as this member. Done too if they are already in or invited."""
         ...
 
     async def kick(self, room_id: str, mxid: str, reason: str) -> None:

@@ -96,13 +96,16 @@ class Writer:
         # A homeserver that knows only how to give the content.
         return parse.create_event(await self._transport.get(Path.v3.rooms[room_id].state))
 
-    async def invite(self, room_id: str, mxid: str, reason: str | None = None) -> None:
-        """`POST /rooms/{id}/invite`. Done too if they are already in or invited."""
+    async def invite(
+        self, room_id: str, mxid: str, reason: str | None = None, acting_as: str | None = None
+    ) -> None:
+        """`POST /rooms/{id}/invite`, as the bot, or acting as this member of a room that the bot is not in.
+        Done too if they are already in or invited."""
         body = {"user_id": mxid} if reason is None else {"user_id": mxid, "reason": reason}
         try:
-            await self._transport.post(Path.v3.rooms[room_id].invite, body)
+            await self._transport.post(Path.v3.rooms[room_id].invite, body, user_id=acting_as)
         except HomeserverRefused as error:
-            membership = await self._membership_after(error, room_id, mxid)
+            membership = await self._membership_after(error, room_id, mxid, acting_as)
             if membership in {"join", "invite"}:
                 return
             if membership == "ban":
@@ -231,12 +234,16 @@ class Writer:
         version = create.get("room_version", "1")
         return {} if has_privileged_creators(str(version)) else {creator: ADMIN}
 
-    async def _membership_after(self, error: HomeserverRefused, room_id: str, mxid: str) -> str | None:
-        """Somebody's membership after a refusal that it may explain; raises `error` if that can't be told."""
+    async def _membership_after(
+        self, error: HomeserverRefused, room_id: str, mxid: str, acting_as: str | None = None
+    ) -> str | None:
+        """Somebody's membership after a refusal that it may explain, as the bot or this member sees it;
+        raises `error` if that can't be told."""
         if error.status not in {403, 404}:
             raise error
         try:
-            content = await self._transport.get(_state_path(room_id, "m.room.member", mxid))
+            path = _state_path(room_id, "m.room.member", mxid)
+            content = await self._transport.get(path, user_id=acting_as)
         except HomeserverRefused as unknown:
             if unknown.status == 404:
                 return None

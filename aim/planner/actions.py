@@ -257,9 +257,12 @@ class PersonAction(Action):
 class Invite(PersonAction):
     type: ClassVar[ActionType] = ActionType.INVITE
 
+    acting_as: str | None = None
+    """MXID of the local member who asks them in, where the room is not ours; None: the bot."""
+
     @property
     def details(self) -> Mapping[str, object]:
-        return {}
+        return {"acting_as": self.acting_as}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

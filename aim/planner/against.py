@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from aim.desired.rooms import DesiredRoom
 from aim.planner.actions import AnyAction
+from aim.planner.control import inviter
 from aim.planner.guards import ORGANISATION, Trip, kind_of
 from aim.planner.plan import Plan
 from aim.planner.ranks import ABOVE_ALL, Ranks, ranks_of
@@ -77,7 +78,7 @@ def _obstacles(world: World, plan: Plan, person: Person, place: Place) -> Iterat
             text = f"matches {pattern.pattern!r} of provisioner.allowed_users: never removed, never demoted"
             yield Obstacle(Against.ALLOWED_USERS, text)
             break
-    if place.room is not None:
+    if place.room is not None and not desired.only_invites:
         yield from _keeping_level(world, desired, place.room, number)
 
 
@@ -109,7 +110,9 @@ def _staying_out(world: World, desired: DesiredRoom, room: Room | None, number: 
         yield _own_wish(room, number, has_account=has_account)
     if not desired.invites and number not in room.knocking:
         yield Obstacle(Against.UNINVITED, "may join by themselves: nobody is invited to this room")
-    if not ranks_of(room, world.observed, world.roster).can_invite:
+    if desired.only_invites and inviter(world, desired, room) is None:
+        yield Obstacle(Against.OUT_OF_REACH, "no member of our homeserver could invite them there")
+    elif not (desired.only_invites or ranks_of(room, world.observed, world.roster).can_invite):
         yield Obstacle(Against.OUT_OF_REACH, "the bot's own power level does not let it invite there")
 
 

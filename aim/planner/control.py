@@ -1,7 +1,8 @@
 """Taking control: how the bot gets into a room that is to be ours, with level 100 and our marker. Pure.
 
 In: a desired room, and the room as observed. Out: one `take_control`, or a problem if nobody of our
-homeserver could let us in. Rooms that we made and manage have all of it from their creation.
+homeserver could let us in. Rooms that we made and manage have all of it from their creation. Of a room that
+has not consented: who of its members could ask people in.
 """
 
 from __future__ import annotations
@@ -91,6 +92,18 @@ def _helper(world: World, desired: DesiredRoom, room: Room, ranks: Ranks, need: 
     return next((name for name in preferred if name in names), min(names))
 
 
+def inviter(world: World, desired: DesiredRoom, room: Room) -> str | None:
+    """MXID of the local member of a room that is not ours who can ask people in: who put it into the space,
+    else the highest level, else the first by name; None if nobody can."""
+    ranks = ranks_of(room, world.observed, world.roster)
+    able = _able(room, ranks, invite_level(room)) - world.desired.hands_off
+    names = {world.mxid(person): ranks.of(person) for person in able}
+    space = world.observed.rooms.get(desired.space)
+    child = space.children.get(room.room_id) if space else None
+    adder = child.sender if child else None
+    return min(names, key=lambda name: (name != adder, -names[name], name), default=None)
+
+
 def invite_level(room: Room) -> int:
     """What it takes to invite somebody (Client-Server API, m.room.power_levels)."""
     value = room.power_levels.base.get("invite", 0)
@@ -153,10 +166,13 @@ def control_problems(world: World, desired: DesiredRoom) -> Iterator[Problem]:
     if room is None:
         return
     if desired.only_invites:
+        if inviter(world, desired, room) is not None:
+            return
         text = (
             f"{_called(room)} may be joined by the members of {space_called(world, desired.space)}, but has "
             "not consented to being managed: it does not name that space as its m.space.parent, and nobody "
-            "with level 100 there put it into it; it is left as it is"
+            "with level 100 there put it into it; it is left as it is, and nobody is invited, as no member "
+            "of our homeserver in it could do that"
         )
         yield Problem(Severity.INFO, desired.key, text)
         return

@@ -30,6 +30,7 @@ from aim.planner.actions import (
     TakeControl,
     identity_of,
 )
+from aim.planner.asking import ask_in
 from aim.planner.cleanup import cleanup
 from aim.planner.control import control_problems, room_of, take_control
 from aim.planner.guarding import guarding_levels
@@ -120,6 +121,9 @@ class _Comparison:
         if observed is None:
             if self.is_new(desired.key):
                 yield from self._creation(desired, scope)
+            return
+        if desired.only_invites:
+            yield from ask_in(self._world, desired, observed, scope, self._reasons)
             return
         ranks = ranks_of(observed, self._world.observed, self._world.roster)
         control = take_control(self._world, desired, observed)
@@ -333,8 +337,8 @@ class _Comparison:
             room_id=observed.room_id,
             person=self._world.mxid(person),
             reason=self._reasons.lost(desired, person),
-            # Without a record of who was entitled, everybody counts.
-            guarded=entitled is None or person in entitled,
+            # Without a record of who was entitled, or in a room that is yet to be ours, everybody counts.
+            guarded=entitled is None or person in entitled or desired.key not in self._world.observed.rooms,
             as_themselves=not ranks.can_kick(person),
         )
 

@@ -144,6 +144,8 @@ class _Spaces:
                 return f"kick {who}{_themselves(action)}"
             case Join():
                 return f"join {who}"
+            case Invite(acting_as=str(member)):
+                return f"invite {who}, acting as {self._names([member])}"
             case _:
                 return f"invite {who}"
 

@@ -33,13 +33,17 @@ def may_be_asked(world: World, desired: DesiredRoom, room: Room, person: int, re
 
 
 def ever_entitled(world: World, desired: DesiredRoom) -> People:
-    """Everybody who is, or was, entitled to be in the room; where nothing is known, whoever is in it too."""
+    """Everybody who is, or was, entitled to be in the room; where nothing is known, whoever is in it too.
+
+    So also in a room that is about to be taken over, whatever is known of a time when we only invited to it.
+    """
     now = desired.members - world.desired.hands_off
     known = world.recorded.entitled.get(desired.key)
-    if known is not None:
+    if known is not None and (desired.only_invites or desired.key in world.observed.rooms):
         return known | now
     room = room_of(world, desired)
-    return now | room.joined | room.invited if room else now
+    found = now | room.joined | room.invited if room else now
+    return found if known is None else found | known
 
 
 def newly_lapsed(world: World, desired: DesiredRoom) -> People:
@@ -55,7 +59,7 @@ def newly_regained(world: World, desired: DesiredRoom) -> People:
     now = desired.members - world.desired.hands_off
     found = world.recorded.lapsed.get(desired.key, NOBODY) & now
     known = world.recorded.entitled.get(desired.key)
-    room = world.observed.rooms.get(desired.key)
+    room = room_of(world, desired)
     if known is not None and room is not None and room.left:
         found |= (now - known) & People(room.left)
     return found - _parted_with_account(world, desired) if found else NOBODY
@@ -63,5 +67,5 @@ def newly_regained(world: World, desired: DesiredRoom) -> People:
 
 def _parted_with_account(world: World, desired: DesiredRoom) -> People:
     """Who left and has no account: a deactivated one leaves every room, in its own name."""
-    room = world.observed.rooms.get(desired.key)
+    room = room_of(world, desired)
     return People(room.left) - world.observed.accounts if room and room.left else NOBODY

@@ -51,8 +51,8 @@ class Calls:
     async def _on_person(self, action: Invite | Join | Kick | SetPowerLevel) -> None:
         writer = self._job.tools.writer
         match action:
-            case Invite(person=person):
-                await writer.invite(self._room_id, person)
+            case Invite(person=person, acting_as=acting_as):
+                await writer.invite(self._room_id, person, acting_as=acting_as)
             case Join():
                 await self._join(action)
             case Kick():

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from aim.desired.rooms import Desired
-from aim.planner.actions import AddChild, AnyAction, CreateRoom, SetRoomState, TakeControl
+from aim.planner.actions import AddChild, AnyAction, CreateRoom, SetRoomState
 from aim.planner.memory import properties_of
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
@@ -62,13 +62,10 @@ class Provisioner:
         if plan.due and self._prepare is not None:
             await self._prepare()
         created = [action.room for action in plan.due if isinstance(action, CreateRoom)]
-        taken = {
-            action.room: action.room_id
-            for action in plan.due
-            if isinstance(action, TakeControl) and action.room_id is not None
-        }
+        # Rooms that are taken over now, or that people are only asked into, are not among the managed ones.
+        named = {action.room: action.room_id for action in plan.due if action.room_id is not None}
         job = Job(
-            rooms=Rooms({**taken, **room_ids}, created),
+            rooms=Rooms({**named, **room_ids}, created),
             settled=Settled(plan.due, plan.held),
             desired=desired,
             tools=self._tools,

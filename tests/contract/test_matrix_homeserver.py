@@ -25,7 +25,7 @@ from aim.matrix.observe import Reader
 from aim.matrix.parse import mapping
 from aim.matrix.transport import Retries, open_transport
 from aim.matrix.write import Writer
-from aim.planner.actions import AnyAction, ReleaseRoom, TakeControl
+from aim.planner.actions import AnyAction, Invite, ReleaseRoom, TakeControl
 from aim.planner.plan import Plan, SourceCount
 from aim.ports import HomeserverReader, HomeserverWriter, NewRoom
 from aim.provisioner.executor import Provisioner
@@ -706,6 +706,50 @@ async def test_who_cannot_grant_it_gives_no_control(homeserver: Homeserver, aim:
         await aim.writer.take_control(room_id, None, invites=True)
     with pytest.raises(HomeserverRefused):
         await aim.writer.take_control(room_id, ben.mxid, invites=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_member_asks_people_into_a_room_that_the_bot_is_not_in(
+    homeserver: Homeserver, proxy: Proxy, aim: Writing, version: str
+) -> None:
+    """Also who is invited, or in, already; and who is banned is told."""
+    await homeserver.register("ann", "ben", "cem")
+    ann, ben, cem = homeserver.client("ann"), homeserver.client("ben"), homeserver.mxid("cem")
+    room_id = await ann.create_room(room_version=version, preset="public_chat")
+    before = await homeserver.state_content(room_id, "m.room.power_levels")
+    invite = Invite(
+        room=room_id, space="all", room_id=room_id, person=ben.mxid, acting_as=ann.mxid, reason="in the group"
+    )
+    statuses = []
+    for _ in range(2):
+        proxy.forget()
+        await execute(homeserver, aim, invite)
+        statuses.append([request.status for request in proxy.writes])
+    await ben.join(room_id)
+    proxy.forget()
+    await execute(homeserver, aim, invite)
+    statuses.append([request.status for request in proxy.writes])
+    assert statuses == [[200], [200], [403]]
+    await ann.ban(room_id, cem)
+    with pytest.raises(HomeserverRefused, match="is banned from"):
+        await aim.writer.invite(room_id, cem, acting_as=ann.mxid)
+    event = (await state(homeserver, room_id))["m.room.member", ben.mxid]
+    assert event["content"]["membership"] == "join"
+    assert event["unsigned"]["prev_sender"] == ann.mxid
+    # Nothing else of the room was touched, and the bot never was there.
+    assert await homeserver.state_content(room_id, "m.room.power_levels") == before
+    assert await homeserver.members(room_id) == {ann.mxid, ben.mxid}
+
+
+async def test_who_may_not_invite_can_ask_nobody(homeserver: Homeserver, aim: Writing) -> None:
+    await homeserver.register("ann", "ben", "cem")
+    ann, ben = homeserver.client("ann"), homeserver.client("ben")
+    room_id = await ann.create_room(preset="public_chat", power_level_content_override={"invite": 50})
+    await ben.join(room_id)
+    for member in (ben.mxid, homeserver.mxid("cem")):
+        with pytest.raises(HomeserverRefused) as caught:
+            await aim.writer.invite(room_id, homeserver.mxid("cem"), acting_as=member)
+        assert caught.value.status == 403
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -364,10 +364,11 @@ class Stage:
             assert rooms[key].related("m.space.parent") == {rooms[space].room_id}, key
 
     async def settles(self) -> Json:
-        """Waits until nothing is left to do, and nothing is done any more; gives the plan, as the homeserver is.
+        """Waits until nothing is left to do, and nothing is done any more; gives the plan.
 
         The control room's counter aside: by that a daemon sees that it hears the homeserver. A plan takes a
-        second or two, in which a daemon that runs in circles does so.
+        second or two, in which a daemon that runs in circles does so. It is made from the homeserver itself,
+        not from the daemon's mirror.
         """
         plan: Json = {}
 

@@ -127,9 +127,12 @@ class FakeWriter:
         await self._line.give(call)
         return found
 
-    async def invite(self, room_id: str, mxid: str, reason: str | None = None) -> None:
-        call = await self._line.take("invite", room_id, mxid)
-        self.homeserver.invite(room_id, mxid)
+    async def invite(
+        self, room_id: str, mxid: str, reason: str | None = None, acting_as: str | None = None
+    ) -> None:
+        acting = () if acting_as is None else (acting_as,)
+        call = await self._line.take("invite", room_id, mxid, *acting)
+        self.homeserver.invite(room_id, mxid, acting_as)
         await self._line.give(call)
 
     async def kick(self, room_id: str, mxid: str, reason: str) -> None:

@@ -181,10 +181,12 @@ class Server:
         self.queue.append(event)
         return event
 
-    def make(self, room_id: str, key: str | None = None, sender: str = HOME.bot) -> None:
-        """A room, by default of the bot's; with the marker for `key`."""
+    def make(
+        self, room_id: str, key: str | None = None, sender: str = HOME.bot, kind: str | None = None
+    ) -> None:
+        """A room, by default of the bot's; with the marker for `key`, and that type of room."""
         marked = {} if key is None else {MARKER_TYPE: {"version": 1, "instance": "aim", "key": key}}
-        self._create(room_id, marked, sender)
+        self._create(room_id, {**marked, **({"type": kind} if kind else {})}, sender)
 
     def _create(self, room_id: str, content: Mapping[str, object], sender: str = HOME.bot) -> None:
         self.event(room_id, "m.room.create", "", {"room_version": "12", **content}, sender)
@@ -251,6 +253,9 @@ class Server:
             case ["rooms", room_id, "state", kind, *key]:
                 self._require(room_id)
                 return self._key(room_id, kind, "/".join(key), whole="format" in query)
+            case ["_matrix", _, _, "rooms", room_id, "hierarchy"]:
+                self._require(room_id)
+                return {"rooms": []}
             case ["_synapse", *_]:
                 return self._users(query)
         raise AssertionError(name)

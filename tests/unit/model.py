@@ -158,11 +158,16 @@ class ModelHomeserver:
         self.add(room)
         return room.room_id
 
-    def invite(self, room_id: str, user: str) -> None:
-        room = self._seen(room_id)
+    def invite(self, room_id: str, user: str, acting_as: str | None = None) -> None:
+        """As the bot, or acting as somebody in a room that is not ours."""
+        room = self._seen(room_id) if acting_as is None else self.rooms[room_id]
         localpart(user)
         assert user != BOT, "the bot is in its rooms"
-        assert room.rank(BOT) >= room.needed("invite"), f"the bot can't invite to {room_id}"
+        if acting_as is not None:
+            localpart(acting_as)
+            assert room.members.get(acting_as) == "join", f"{acting_as} is not in {room_id}"
+        sender = acting_as or BOT
+        assert room.rank(sender) >= room.needed("invite"), f"{sender} can't invite to {room_id}"
         membership = room.members.get(user)
         if membership == "ban":
             raise HomeserverRefused(f"{user} is banned from {room_id}", status=403, errcode="M_FORBIDDEN")

@@ -239,9 +239,11 @@ def test_of_several_creators_one_of_ours_is_remembered() -> None:
     assert found.creator == mxid("eve")
 
 
-def test_a_room_that_only_invites_is_told_and_left_alone() -> None:
+def test_a_room_that_may_only_be_joined_is_told_if_nobody_can_invite() -> None:
     scenes = Scenes()
-    scene = scenes.scene(scenes.room("eve", "gil", rule="public", allow=[]), adder="bob")
+    room = scenes.room("eve", "gil", rule="public", allow=[], levels={})
+    room = replace(room, power_levels=replace(room.power_levels, base={"invite": 50}))
+    scene = scenes.scene(room, adder="bob")
     assert scene.plan().actions == ()
     [(severity, text)] = told(scene.plan(), ROOM)
     assert severity is Severity.INFO
@@ -379,7 +381,9 @@ def test_an_adopted_space_that_is_in_another_one_is_moved_at_once() -> None:
     scene = adopted()
     side = a_room(scene.roster, "side", PEOPLE)
     side = replace(side, children={"!old:example.com": Child("!old:example.com", sender=mxid("eve"))})
-    config = a_config(*scene.config.spaces, a_space("side", ""))
+    config = a_config(
+        a_space("top", "", ("mods", 50), room="!old:example.com"), a_space("side", ""), default_rooms=[]
+    )
     plan = replace(scene, config=config, observed=replace(scene.observed, rooms={"side": side})).plan()
     [moved] = of_kind(plan, RemoveChild)
     assert (moved.identity, moved.after) == ("remove_child side top", ("take_control top",))

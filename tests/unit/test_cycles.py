@@ -18,7 +18,7 @@ from aim.ops.metrics import Metrics
 from aim.planner.fights import MOST
 from aim.reconciler import Cycle
 from tests.unit.fakes import Call
-from tests.unit.model import mxid
+from tests.unit.model import BOT, mxid
 from tests.unit.test_reconciler import STAFF, Deployment, settled
 
 EVE = mxid("eve")
@@ -172,6 +172,22 @@ async def test_a_room_is_free_again_only_when_the_mirror_has_seen_what_was_done(
     made.mirror.seen.set()
     await made.cycles.finish()
     assert (made.queue.busy, made.mirror.barriers) == (frozenset(), 1)
+
+
+async def test_a_room_that_was_taken_over_is_looked_at_once_more() -> None:
+    """Nothing was heard from it before the bot was in: the next look reads it."""
+    made = await bench()
+    [talk] = made.deployment.homeserver.by_key("lab/talk")
+    talk.version, talk.members[mxid("ann")] = "11", "join"
+    talk.levels["events"] = {**talk.levels["events"], "m.room.tombstone": 100}
+    talk.levels["users"] = {BOT: 50, mxid("ann"): 100}
+
+    cycle = await made.rooms("lab/talk")
+
+    assert cycle.outcomes[0].action.type == "take_control"
+    assert made.queue.next_due() == made.deployment.clock.time
+    assert (await made.rooms("lab/talk")).outcomes == ()
+    assert made.queue.next_due() is None
 
 
 async def test_a_mirror_that_fails_does_not_keep_a_room_for_ever() -> None:

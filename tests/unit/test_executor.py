@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given
 
 from aim.errors import HomeserverRefused, HomeserverUnavailable, StoreError
-from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom, TakeControl
+from aim.planner.actions import AbandonSpace, AnyAction, Invite, Kick, ReleaseRoom, TakeControl
 from aim.planner.plan import Plan
 from aim.ports import NewRoom, Outcome, OutcomeStatus
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
 from aim.world.recorded import Done, RecordedRoom
 from tests.unit.fakes import WRITES, Call, Clock, FakeRecorder, FakeWriter, Line, lost_answer
-from tests.unit.model import BOT, CHILD, INSTANCE, LEVELS, PARENT, SERVER, ModelHomeserver, mxid
+from tests.unit.model import BOT, CHILD, INSTANCE, LEVELS, PARENT, SERVER, ModelHomeserver, ModelRoom, mxid
 from tests.unit.strategies import examples, scenes
+from tests.unit.test_control import adopted
 from tests.unit.worlds import (
     NOW,
     Scene,
@@ -685,3 +686,31 @@ async def test_what_follows_control_that_was_not_given_is_skipped() -> None:
         {"version": 1, "instance": INSTANCE, "key": "all", "creator": mxid("ann"), "creator_level": 100},
     )
     assert given.recorder.recorded.rooms["all"] == RecordedRoom("all", room_id_of("all"), None)
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+async def test_rooms_of_an_adopted_space_are_made_once_it_is_ours(parallelism: int) -> None:
+    stage = Stage(adopted(), parallelism)
+    outcomes = await asyncio.wait_for(stage.execute(), 10)
+    assert {outcome.status for outcome in outcomes.values()} == {DONE}
+    names = stage.line.names()
+    assert names.index("take_control") < names.index("create_room")
+
+    refused = Stage(adopted(), parallelism)
+    refused.line.fail = failing("take_control", REFUSED)
+    outcomes = await asyncio.wait_for(refused.execute(), 10)
+    assert statuses(outcomes, "create_room") == {SKIPPED}
+    assert outcomes["create_room top/talk"].message == "depends on “take_control top”, which failed"
+    assert refused.created() == []
+
+
+async def test_into_a_room_that_is_not_ours_a_member_asks_them() -> None:
+    stage = Stage(company())
+    theirs = stage.homeserver.add(ModelRoom("!theirs:example.com", "", is_space=False, has_bot=False))
+    theirs.members[mxid("ann")] = "join"
+    where: dict[str, Any] = {**GIVEN_UP, "room": theirs.room_id, "room_id": theirs.room_id}
+    invite = Invite(**where, person=mxid("bob"), acting_as=mxid("ann"))
+    outcomes = await stage.execute(only(invite))
+    assert outcomes[invite.identity].status is DONE
+    assert [call.arguments for call in stage.line.calls] == [(theirs.room_id, mxid("bob"), mxid("ann"))]
+    assert theirs.members[mxid("bob")] == "invite"

@@ -139,6 +139,46 @@ async def test_a_room_without_our_marker_is_looked_at_if_wanted() -> None:
     assert OTHER not in found.store.rooms
 
 
+async def with_a_strangers_room() -> Setting:
+    """ROOM is a space of ours, and OTHER, in which the bot is not, was put into it."""
+    server = Server()
+    server.make(ROOM, ROOM, kind="m.space")
+    server.event(ROOM, "m.space.child", OTHER, {"via": ["example.com"]}, ANN)
+    server.queue.clear()
+    found = Setting(server)
+    await found.mirror.load()
+    await found.mirror.begin("aim")
+    return found
+
+
+async def test_what_we_did_in_a_room_that_is_not_mirrored_is_looked_for_once() -> None:
+    found = await with_a_strangers_room()
+    looks: list[int] = []
+    for marked in (None, None, OTHER, None, ROOM):
+        found.forget()
+        if marked is not None:
+            found.mirror.mark_stale(marked)
+        await found.observe()
+        looks.append(sum(name.endswith("/hierarchy") for name in found.server.asked))
+        assert f"rooms/{OTHER}/state" not in found.server.asked, "the bot is not in it"
+    assert looks == [1, 0, 1, 0, 0]
+
+
+async def test_what_was_done_while_it_was_looked_around_is_looked_for_again() -> None:
+    found = await with_a_strangers_room()
+
+    def act(path: str) -> None:
+        if path.endswith("/hierarchy"):
+            found.server.before_answer = None
+            found.mirror.mark_stale(OTHER)
+
+    found.server.before_answer = act
+    await found.observe()
+    found.forget()
+    await found.observe()
+    assert any(name.endswith("/hierarchy") for name in found.server.asked)
+
+
 async def test_an_answer_that_is_no_state_is_an_error_and_not_an_empty_room() -> None:
     found = await setting()
     found.mirror.mark_stale(ROOM)

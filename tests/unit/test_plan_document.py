@@ -60,7 +60,7 @@ def test_the_shape_that_users_rely_on() -> None:
         "reason": "in the directory",
         "held": False,
         "after": ["create_space all"],
-        "details": {},
+        "details": {"acting_as": None},
     }
     assert document["problems"][0].keys() == {"severity", "subject", "message"}
 

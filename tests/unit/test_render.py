@@ -16,6 +16,7 @@ from aim.directory.model import Branch, Directory, Group, GroupKind
 from aim.directory.roster import NOBODY
 from aim.planner.actions import (
     AbandonSpace,
+    Invite,
     Join,
     Kick,
     ReleaseRoom,
@@ -162,6 +163,8 @@ def test_acting_as_people_and_rooms_that_change_hands_are_told() -> None:
         Kick(**room, person=ann, as_themselves=True),
         Kick(**room, person=bob),
         Join(**room, person=bob, needs_invite=False),
+        Invite(**room, person=ann),
+        Invite(**room, person=bob, acting_as=ann),
         ReleaseRoom(**{**room, "room": "all/y"}),
         ReleaseRoom(**{**room, "room": "all/z"}, leaves=False),
         AbandonSpace(**room),
@@ -175,6 +178,8 @@ def test_acting_as_people_and_rooms_that_change_hands_are_told() -> None:
         "- kick @ann, acting as them",
         "- kick @bob —",
         "+ join @bob",
+        "+ invite @ann —",
+        "+ invite @bob, acting as @ann —",
         "- release !r:example.com —",
         "- release !r:example.com, but stay in it",
         "- abandon the space !r:example.com",

@@ -446,11 +446,15 @@ def recall(recorded: Recorded, memory: Memory, roster: Roster, now: datetime) ->
 
 def accept_invites(scene: Scene) -> Scene:
     """Everybody with an account joins where they are invited."""
-    rooms = {}
-    for key, room in scene.observed.rooms.items():
-        accepting = room.invited & scene.observed.accounts
-        rooms[key] = replace(room, joined=room.joined | accepting, invited=room.invited - accepting)
-    return replace(scene, observed=replace(scene.observed, rooms=rooms))
+    observed = scene.observed
+
+    def accepted(room: Room) -> Room:
+        accepting = room.invited & observed.accounts
+        return replace(room, joined=room.joined | accepting, invited=room.invited - accepting)
+
+    rooms = {key: accepted(room) for key, room in observed.rooms.items()}
+    unmanaged = {room_id: accepted(room) for room_id, room in observed.unmanaged.items()}
+    return replace(scene, observed=replace(observed, rooms=rooms, unmanaged=unmanaged))
 
 
 def _counted(due: Iterable[AnyAction], now: datetime) -> Iterable[Done]:
@@ -545,8 +549,8 @@ def _carry_out_on_person(
             homeserver.leave_as(room_id, person, int(now.timestamp() * 1000))
         case Kick(person=person):
             homeserver.kick(room_id, person)
-        case Invite(person=person):
-            homeserver.invite(room_id, person)
+        case Invite(person=person, acting_as=acting_as):
+            homeserver.invite(room_id, person, acting_as)
         case Join(person=person, needs_invite=needs_invite):
             if needs_invite:
                 homeserver.invite(room_id, person)

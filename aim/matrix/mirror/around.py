@@ -28,11 +28,18 @@ class Around:
         self._found = Found()
         self._looked_for: frozenset[tuple[str, ...]] = frozenset()
         self._looked_at: datetime | None = None
+        self._is_forgotten = False
+
+    def forget(self) -> None:
+        """Something was done there, of which no event tells: what was found is not to be believed."""
+        self._is_forgotten = True
 
     async def found(self, rooms: Collection[Room], wanted: Wanted | None, *, anew: bool) -> Found:
         """What is there now, `anew` if nothing remembered is to be believed. Raises HomeserverUnavailable."""
         looked_for = _strangers(rooms, wanted)
-        if anew or looked_for != self._looked_for or self.is_due:
+        if anew or self._is_forgotten or looked_for != self._looked_for or self.is_due:
+            # Before it looks: what is done meanwhile may come too late for it.
+            self._is_forgotten = False
             self._found = await self._unmanaged.look(rooms, wanted) if looked_for else Found()
             self._looked_for, self._looked_at = looked_for, self._now()
         return self._found

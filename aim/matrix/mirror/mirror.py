@@ -199,8 +199,14 @@ class Mirror:
         self._reading.want(room_ids)
 
     def mark_stale(self, room_id: str) -> None:
-        """The next refresh reads this room again: the homeserver has contradicted what we believe of it."""
-        self._memory.due.add(room_id)
+        """The next refresh reads this room again: the homeserver has contradicted what we believe of it.
+
+        Of a room that is not mirrored no event tells what we did: the next look around looks anew.
+        """
+        if room_id in self._memory.copies:
+            self._memory.due.add(room_id)
+        else:
+            self._around.forget()
 
     async def refresh(self, rooms: Collection[str] | None = None) -> int:
         """Reads what is stale or in doubt, of these rooms or of all; requests nothing if nothing is.
