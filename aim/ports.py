@@ -82,6 +82,8 @@ class NewRoom:
     """Complete content, `users` included."""
     invite: Sequence[str]
     """MXIDs, at most 50, local users with accounts."""
+    predecessor: str | None = None
+    """Id of the room that it replaces."""
 
 
 class HomeserverWriter(Protocol):
@@ -128,8 +130,15 @@ class HomeserverWriter(Protocol):
         ...
 
     async def put_state(
-        self, room_id: str, event_type: str, state_key: str, content: Mapping[str, object]
-    ) -> None: ...
+        self,
+        room_id: str,
+        event_type: str,
+        state_key: str,
+        content: Mapping[str, object],
+        acting_as: str | None = None,
+    ) -> None:
+        """As the bot, or acting as this member."""
+        ...
 
     async def change_power_levels(
         self, room_id: str, base: Mapping[str, object] | None, levels: Mapping[str, int]
@@ -236,6 +245,10 @@ class Recorder(RecordedReader, Protocol):
 
     async def record_room(self, room: RecordedRoom, now: datetime) -> None:
         """Remembers a room, new or changed; closes its intent."""
+        ...
+
+    async def forget_room(self, key: str) -> None:
+        """We are about to leave a space for good: one of that key is made anew if it is asked for again."""
         ...
 
     async def record_done(self, done: Done) -> None:

@@ -1,8 +1,8 @@
-"""`python -m bench`: measures the core on generated organisations, the start of the command line, LDAP and
-transactions.
+"""`python -m bench`: measures the core on generated organisations, the start of the command line, LDAP,
+transactions, the mirror and the daemon as a whole.
 
-Each case and size runs in a process of its own, one after the other; a few minutes in all. `--small` runs
-the same at toy sizes in seconds, to see that everything works; `--markdown` prints what docs/performance.md
+Each case and size runs in a process of its own, one after the other; half an hour in all. `--small` runs the
+same at toy sizes in two minutes, to see that everything works; `--markdown` prints what docs/performance.md
 keeps.
 """
 
@@ -13,8 +13,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from bench import ldap, transactions
+from bench import ldap, mirror, transactions
 from bench.cases import Case, as_json, measure, run_case
+from bench.live.__main__ import measure_live
+from bench.live.report import live_tables
 from bench.report import Results, Table, machine, markdown, show, tables
 from bench.shape import SEED, Size
 from bench.startup import measure_startup
@@ -51,10 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         taken = transactions.measure_transactions(
             transactions.TOY_REPETITIONS if options.small else transactions.REPETITIONS
         )
+    with progress.status("loading the mirror"):
+        mirrors = [
+            mirror.measure_mirror(
+                memberships, mirror.TOY_REPETITIONS if options.small else mirror.REPETITIONS
+            )
+            for memberships in (mirror.TOYS if options.small else mirror.SIZES)
+        ]
+    with progress.status("the daemon on a homeserver"):
+        live = measure_live(small=options.small)
     found = [
         *tables(results, startup),
         *ldap.ldap_tables(directories),
         *transactions.transaction_tables(taken),
+        *mirror.mirror_tables(mirrors),
+        *live_tables(*live),
     ]
     _print(console, found, as_markdown=options.markdown)
 

@@ -1,6 +1,6 @@
 """How long a transaction that does not concern us takes, beside an empty one: `python -m bench.transactions`.
 
-client ─► loopback ─► uvicorn, FastAPI, our endpoint ─► take
+client ─► loopback ─► uvicorn, FastAPI, our endpoint ─► the mirror's take
 
 A server in a process of its own, a client that writes prepared bytes and reads the answer. Both kinds take
 turns on one connection, so that whatever else the machine does meets both. Wall-clock time.
@@ -17,10 +17,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 if TYPE_CHECKING:
+    from aim.matrix.mirror import Mirror
     from bench.report import Table
 
 REPETITIONS, TOY_REPETITIONS = 1000, 20
@@ -29,6 +31,9 @@ MESSAGES = 100
 MOST_TIMES_EMPTY = 5.0
 
 HOST, TOKEN = "127.0.0.1", "hs-token"
+SERVER = "example.com"
+ROOM, ROOMS = f"!uWfOwWkdLMAfhUPfCH:{SERVER}", 500
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _LENGTH = b"content-length:"
 
 
@@ -47,7 +52,7 @@ class Transactions:
 
 def message(number: int) -> Mapping[str, object]:
     """A message as Synapse sends it, copies of an older format included."""
-    sender = f"@person{number % 10}:example.com"
+    sender = f"@person{number % 10}:{SERVER}"
     return {
         "age": 41,
         "content": {
@@ -57,7 +62,7 @@ def message(number: int) -> Mapping[str, object]:
         },
         "event_id": f"${number:043d}",
         "origin_server_ts": 1_700_000_000_000 + number,
-        "room_id": "!uWfOwWkdLMAfhUPfCH:example.com",
+        "room_id": ROOM,
         "sender": sender,
         "type": "m.room.message",
         "unsigned": {"age": 41},
@@ -68,10 +73,27 @@ def message(number: int) -> Mapping[str, object]:
 # -- the server ----------------------------------------------------------------------------------------------
 
 
-async def take(txn_id: str, events: list[object]) -> None:
-    """Looks for what concerns us, and finds nothing. Stands for the mirror's, without its store."""
-    if any(isinstance(event, dict) and "state_key" in event for event in events):
-        raise RuntimeError(f"transaction {txn_id} was to hold messages only")
+class _NeverAsked:
+    """Stands for the store and the homeserver: of messages the mirror tells neither."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError(f"the transaction was to hold messages only, and the mirror asked for {name}")
+
+
+def make_mirror(rooms: int) -> Mirror:
+    """The mirror as the daemon has it, of so many rooms; the messages are in one of them."""
+    from aim.directory.roster import Roster
+    from aim.matrix.accounts import Accounts
+    from aim.matrix.mirror import Mirror
+    from aim.matrix.parse import Home
+
+    nobody = cast(Any, _NeverAsked())
+    accounts = Accounts(nobody, SERVER)
+    mirror = Mirror(
+        nobody, Home(SERVER, f"@aim:{SERVER}", "aim"), Roster(), nobody, accounts, now=lambda: NOW
+    )
+    mirror.want([ROOM, *(f"!{number:018}:{SERVER}" for number in range(rooms - 1))])
+    return mirror
 
 
 async def serve() -> None:
@@ -80,7 +102,8 @@ async def serve() -> None:
     from aim.ops.listening import application, listening
     from aim.ops.metrics import Metrics
 
-    async with listening(application([router(TOKEN, take)], Metrics(), lambda: True), HOST, 0) as port:
+    made = application([router(TOKEN, make_mirror(ROOMS).take)], Metrics(), lambda: True)
+    async with listening(made, HOST, 0) as port:
         print(port, flush=True)
         await asyncio.to_thread(sys.stdin.read)
 

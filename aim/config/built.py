@@ -19,7 +19,6 @@ NOT_BUILT = (
     "source.type: scim",
     "spaces[].federatedGroups",
     "provisioner.federation",
-    "provisioner.replace_unmanageable_rooms",
     "provisioner.guards.locks",
     "provisioner.guards.erasures",
     "userProvisioner",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -25,6 +26,9 @@ from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
 from aim.reconciler import Clock, Cycle, Hooks, Reconciler
 
+GATHER = 5.0
+"""Seconds that a room waits for others of its cycle, to be given free together."""
+
 _log = structlog.get_logger()
 
 
@@ -39,6 +43,12 @@ class _Work:
     taken: set[str] = field(default_factory=set)
     """Rooms that were taken over: nobody told us what happened there until the bot was in."""
     decided: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: list[str] = field(default_factory=list)
+    """Rooms that wait to be given free."""
+    releasing: asyncio.Task[None] | None = None
+    """Gives them free, all at once."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Nothing is left to do."""
 
 
 class Cycles:
@@ -125,6 +135,7 @@ class Cycles:
             # What has no outcome now never gets one.
             for room in +work.left:
                 self._queue.failed(room, self._now())
+            work.over.set()
             self.freed.set()
             work.decided.set()
         done = [outcome.action for outcome in cycle.outcomes if outcome.status is OutcomeStatus.DONE]
@@ -157,21 +168,35 @@ class Cycles:
         work.left[room] -= 1
         if not work.left[room]:
             del work.left[room]
-            task = asyncio.create_task(
-                self._release(room, failed=room in work.failed, again=room in work.taken)
-            )
-            self._releasing.add(task)
-            task.add_done_callback(self._releasing.discard)
+            work.finished.append(room)
+            if not work.left:
+                work.over.set()
+            if work.releasing is None:
+                work.releasing = asyncio.create_task(self._release(work))
+                self._releasing.add(work.releasing)
+                work.releasing.add_done_callback(self._releasing.discard)
 
-    async def _release(self, room: str, *, failed: bool, again: bool) -> None:
-        """Gives a room free, once the mirror has seen what was done to it. With `again` it is looked at once
-        more: the mirror has yet to read it."""
+    async def _release(self, work: _Work) -> None:
+        """Gives rooms free, once the mirror has seen what was done to them. While the cycle is at others, it
+        waits a little for more: each time takes a request."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(work.over.wait(), GATHER)
+        rooms, work.finished, work.releasing = work.finished, [], None
+        await self._catch_up()
+        for room in rooms:
+            self._give_free(room, failed=room in work.failed, again=room in work.taken)
+        self.freed.set()
+
+    async def _catch_up(self) -> None:
         if self._mirror is not None and self._mirror.current:
             try:
                 await self._mirror.barrier()
             except AimError as error:
                 # The mirror is not current then, and is read again before anything else is decided.
                 _log.warning("the mirror fell behind", cause=error.message, remedy=error.remedy)
+
+    def _give_free(self, room: str, *, failed: bool, again: bool) -> None:
+        """With `again` it is looked at once more: the mirror has yet to read it."""
         if failed and self._mirror is not None:
             pause = self._queue.failed(room, self._now())
             _log.info("a room is tried again", room=room, seconds=round(pause.total_seconds()))
@@ -179,7 +204,6 @@ class Cycles:
             self._queue.done(room)
             if again:
                 self._queue.add([room], self._now())
-        self.freed.set()
 
 
 def _restricted(plan: Plan, keep: Callable[[AnyAction], bool]) -> Plan:

@@ -256,7 +256,7 @@ class Daemon:
         return task
 
     async def _whole(self, directory: Directory, decided: asyncio.Event) -> None:
-        self._last_whole = self._now()
+        self._last_whole, self._open = self._now(), False
         cycle = await self._attempt(self._cycles.whole(directory, decided), decided)
         if cycle is None:
             self._open = True

@@ -17,6 +17,7 @@ from aim.desired.adopting import adopted
 from aim.desired.grants import levels_of
 from aim.desired.identity import Conflict, conflicts, hands_off
 from aim.desired.mirrored import mirrored_spaces
+from aim.desired.replacing import Replacing
 from aim.desired.rooms import Desired, DesiredRoom, Grant
 from aim.desired.taken_over import JOIN_RULES as _JOIN_RULES
 from aim.desired.taken_over import NAME as _NAME
@@ -54,12 +55,13 @@ def desire(
         found = conflicts(directory.users, recorded.seen)
     mapping = _Mapping(config, directory, observed, recorded)
     mapping.add_spaces()
-    mapping.add_rooms_of_people()
     ourselves = _ourselves(directory, observed)
+    untouched = hands_off(directory, recorded, found) | ourselves
+    mapping.add_rooms_of_people(untouched)
     return Desired(
         directory=directory,
         rooms=mapping.rooms,
-        hands_off=hands_off(directory, recorded, found) | ourselves,
+        hands_off=untouched,
         invite_before_login=config.provisioner.invite_before_first_login,
         cleans_up=config.provisioner.gc.enabled,
         problems=(
@@ -207,16 +209,25 @@ class _Mapping:
         recorded = self._recorded.rooms.get(room.key)
         return is_made_private(seen, room, recorded.properties if recorded else None)
 
-    def add_rooms_of_people(self) -> None:
+    def add_rooms_of_people(self, untouched: People) -> None:
         """Rooms that people made in these spaces, or put there."""
         provisioner = self._config.provisioner
+        roster, observed = self._directory.roster, self._observed
+
+        def is_ruled(person: int) -> bool:
+            name = f"@{roster.localpart(person)}:{observed.server_name}"
+            return person not in untouched and not provisioner.allows(name)
+
+        gone = {*self._recorded.rooms, *observed.newer}
+        on = provisioner.replace_unmanageable_rooms
         found = list(
             rooms_of_people(
                 self.rooms,
-                self._observed,
-                self._directory.roster,
+                observed,
+                roster,
                 provisioner.allows,
                 invites=provisioner.invite_to_public_rooms,
+                replacing=Replacing(observed, roster, is_ruled, gone, on),
             )
         )
         self.rooms |= {room.key: room for room in found}

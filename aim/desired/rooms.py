@@ -59,11 +59,18 @@ class DesiredRoom:
     "": one is named, but not to be had (a problem says why). Such a room is never created."""
     only_invites: bool = False
     """True for a room of people that may be joined but has not consented to being managed."""
+    replaces: str | None = None
+    """Id of the room of people in whose place it stands, while that one is not out of the way yet."""
+    also_in: tuple[str, ...] = ()
+    """Keys of further spaces that it is a child of, as the one that it replaces."""
+    moving: People = NOBODY
+    """Members who are in the room that it replaces: asked in whatever `invites` says."""
 
     @property
     def is_of_people(self) -> bool:
         """True for a room that stands in its spaces by people's doing, not by the configuration."""
-        return self.takes_over is not None and not self.is_space and self.parent is None
+        theirs = self.takes_over is not None and not self.is_space and self.parent is None
+        return theirs or self.replaces is not None
 
     def levels_by_person(self) -> dict[int, int]:
         """Person → level, other than the default 0."""

@@ -15,6 +15,7 @@ from enum import IntEnum
 
 from aim.desired.grants import merged_levels
 from aim.desired.levels import ADMIN, has_privileged_creators
+from aim.desired.replacing import Replacing, in_place_of, instead_of, is_replaced_by
 from aim.desired.rooms import DesiredRoom
 from aim.directory.roster import Roster, union
 from aim.world.rooms import MARKER_VERSION, Child, Observed, Room
@@ -102,13 +103,32 @@ def rooms_of_people(
     is_exempt: Callable[[str], bool],
     *,
     invites: bool,
+    replacing: Replacing | None = None,
 ) -> Iterator[DesiredRoom]:
-    """The rooms that people put into these spaces and that are to be managed, or asked into, by key.
+    """The rooms that people put into these spaces and that are to be managed, asked into, or replaced.
 
     `spaces` is everything desired so far, by key, in the order of the configuration; `is_exempt` tells MXIDs
     of people whose level the directory does not rule. With `invites` false nobody is asked into a room.
     """
     search = _Search(spaces, observed, roster, is_exempt)
+    rooms: dict[str, DesiredRoom] = {}
+    for room in _managed(search, spaces, observed, invites=invites):
+        old, found = search.superseded.get(room.key), search.rooms[room.key]
+        if old is not None:
+            rooms[room.key] = in_place_of(old[0], room, old[1])
+        elif replacing is not None and not room.only_invites and replacing.concerns(found, room):
+            consents = search.found[room.key]
+            new = instead_of(found, room, [key for key, given in consents.items() if given is Consent.FULL])
+            rooms[new.key] = new
+        else:
+            # The room of ours that is there already says less than the one in whose place it is.
+            rooms.setdefault(room.key, room)
+    yield from rooms.values()
+
+
+def _managed(
+    search: _Search, spaces: Mapping[str, DesiredRoom], observed: Observed, *, invites: bool
+) -> Iterator[DesiredRoom]:
     for key in sorted(search.found):
         room, consents = search.rooms[key], search.found[key]
         most = max(consents.values())
@@ -136,14 +156,30 @@ class _Search:
         self.rooms: dict[str, Room] = {}
         self.found: dict[str, dict[str, Consent]] = defaultdict(dict)
         """Key of the room → key of each space it is a child of → what it consents to there."""
+        self.superseded: dict[str, tuple[str, list[str]]] = {}
+        """Key of a room of ours that replaces one of people → the old one's id, and the keys of the spaces
+        which that one is still in, having consented to them."""
         for space in spaces.values():
             seen = observed.rooms.get(space.key) if space.is_space else None
             for child in seen.children.values() if seen is not None else ():
                 room = self._followed(child.room_id)
                 if seen is not None and room is not None and room.key not in spaces:
-                    vouched = self._vouches(space, seen, room, child)
-                    self.rooms[room.key] = room
-                    self.found[room.key][space.key] = consent(room, seen.room_id, vouched=vouched)
+                    self._add(space, seen, room, child)
+
+    def _add(self, space: DesiredRoom, seen: Room, room: Room, child: Child) -> None:
+        """A room that `child` of that space stands for."""
+        self.rooms[room.key] = room
+        if not is_replaced_by(child.room_id, room):
+            vouched = self._vouches(space, seen, room, child)
+            self.found[room.key][space.key] = consent(room, seen.room_id, vouched=vouched)
+            return
+        # A room that we made needs nobody's consent: what the old one consented to is what counts.
+        old = replace(self._by_id[child.room_id], replacement=None)
+        vouched = self._vouches(space, seen, old, child)
+        left = self.superseded.setdefault(room.key, (child.room_id, []))[1]
+        if consent(old, seen.room_id, vouched=vouched) is Consent.FULL:
+            self.found[room.key][space.key] = Consent.FULL
+            left.append(space.key)
 
     def _followed(self, room_id: str) -> Room | None:
         """The room, or the one that people replaced it with: if that points back, and if it was theirs."""

@@ -35,12 +35,16 @@ class Writer:
         self._transport = transport
         self._home = home
         self._versions = RoomVersions(transport)
+        self._is_registered = False
+        """The bot's account was seen, or made."""
 
     async def ensure_bot(self) -> None:
         """Registers the bot's user if it is missing; writes nothing if not.
 
         Application Service API, Server admin style permissions: `POST /register`, without a login.
         """
+        if self._is_registered:
+            return
         try:
             await self._transport.get(Path.v3.profile[self._home.bot])
         except HomeserverRefused as error:
@@ -48,6 +52,7 @@ class Writer:
             if error.status not in {403, 404}:
                 raise
         else:
+            self._is_registered = True
             return
         parts = split(self._home.bot)
         body = {
@@ -60,6 +65,7 @@ class Writer:
         except HomeserverRefused as error:
             if error.errcode != "M_USER_IN_USE":
                 raise
+        self._is_registered = True
 
     async def create_room(self, room: NewRoom) -> str:
         """The id of a new room (`POST /createRoom`), everything in one request.
@@ -204,11 +210,16 @@ class Writer:
         await self._transport.post(Path.v3.rooms[room_id].join, {})
 
     async def put_state(
-        self, room_id: str, event_type: str, state_key: str, content: Mapping[str, object]
+        self,
+        room_id: str,
+        event_type: str,
+        state_key: str,
+        content: Mapping[str, object],
+        acting_as: str | None = None,
     ) -> None:
-        """`PUT /rooms/{id}/state/{type}/{key}`."""
+        """`PUT /rooms/{id}/state/{type}/{key}`, as the bot, or acting as this member."""
         _fits(event_type, content)
-        await self._transport.put(_state_path(room_id, event_type, state_key), content)
+        await self._transport.put(_state_path(room_id, event_type, state_key), content, user_id=acting_as)
 
     async def change_power_levels(
         self, room_id: str, base: Mapping[str, object] | None, levels: Mapping[str, int]
@@ -262,6 +273,9 @@ def creation(room: NewRoom, version: str, home: Home) -> dict[str, object]:
     }
     if room.is_space:
         content["type"] = "m.space"
+    if room.predecessor is not None:
+        # Without an event: from room version 12 on there is none to be named (MSC4291 leaves it out).
+        content["predecessor"] = {"room_id": room.predecessor}
     levels = dict(room.power_levels)
     users = dict(mapping(levels.get("users")))
     if has_privileged_creators(version):

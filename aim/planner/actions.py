@@ -98,6 +98,8 @@ class CreateRoom(Action):
     (`{"type": "m.room_membership", "space": key}`), as the room id may not exist yet."""
     power_levels: Mapping[str, object] = field(default_factory=dict)
     """All keys of `m.room.power_levels` but `users`."""
+    predecessor: str | None = None
+    """Id of the room that it replaces."""
 
     @property
     def target(self) -> str | None:
@@ -110,6 +112,7 @@ class CreateRoom(Action):
             "parent": self.parent,
             "room_version": self.room_version,
             "state": {kind: dict(content) for kind, content in sorted(self.state.items())},
+            **({} if self.predecessor is None else {"predecessor": self.predecessor}),
         }
 
 
@@ -194,6 +197,10 @@ class SetRoomState(Action):
 
     event_type: str
     content: Mapping[str, object]
+    """A tombstone's `replacement_room` is our key of the room that replaces this one, which may not exist
+    yet."""
+    acting_as: str | None = None
+    """MXID of who made the room, where it is theirs; None: the bot."""
 
     @property
     def target(self) -> str | None:
@@ -201,7 +208,8 @@ class SetRoomState(Action):
 
     @property
     def details(self) -> Mapping[str, object]:
-        return {"content": dict(self.content)}
+        acting_as = {} if self.acting_as is None else {"acting_as": self.acting_as}
+        return {**acting_as, "content": dict(self.content)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,16 +233,27 @@ class AddChild(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveChild(Action):
-    """Empties `m.space.child` in the space `room` for a room of ours that belongs elsewhere."""
+    """Empties `m.space.child` in the space `room` for a room of ours that belongs elsewhere, or for one of
+    people that another one has replaced."""
 
     type: ClassVar[ActionType] = ActionType.REMOVE_CHILD
 
     child: str
     child_id: str
+    is_ours: bool = True
+    """False: its own `m.space.parent` is left as it is."""
 
     @property
     def target(self) -> str | None:
         return self.child
+
+    @property
+    def sort_key(self) -> tuple[str, str, int, str]:
+        """What is replaced goes when the new room has come: were it broken off, nobody would know of that."""
+        space, room, order, child = super(RemoveChild, self).sort_key
+        return (
+            (space, room, order, child) if self.is_ours else (space, room, ORDER[AddChild.type], f"~{child}")
+        )
 
     @property
     def details(self) -> Mapping[str, object]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from aim.desired.levels import ADMIN, MODERATOR, has_privileged_creators
 from aim.desired.mirrored import is_mirrored
-from aim.desired.taken_over import PRIVATE, allowed, join_rule
+from aim.desired.taken_over import PRIVATE, allowed, is_made_private, join_rule
 from aim.directory.model import Problem, Severity
 from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom
 from aim.planner.control import invite_level, space_called
@@ -38,6 +38,8 @@ def cleanup(world: World) -> Iterator[AnyAction]:
 
 def cleanup_problems(world: World) -> Iterator[Problem]:
     """What would be let go of if that were switched on; rooms that the bot can't leave."""
+    if not world.desired.cleans_up:
+        yield from _closed_ones(world)
     for key, room in _given_up(world):
         if not world.desired.cleans_up:
             yield Problem(Severity.INFO, key, _would_be(world, room))
@@ -57,6 +59,20 @@ def cleanup_problems(world: World) -> Iterator[Problem]:
             )
 
 
+def _closed_ones(world: World) -> Iterator[Problem]:
+    """Default rooms that people made private: while nothing is let go of, they stay ours."""
+    for key, desired in world.desired.rooms.items():
+        room, recorded = world.observed.rooms.get(key), world.recorded.rooms.get(key)
+        if room is None or recorded is None or room.bot != "join":
+            continue
+        if is_made_private(room, desired, recorded.properties):
+            text = (
+                f"was made private; {room.room_id} stays managed all the same: with provisioner.gc.enabled "
+                "it would be released, and its members would stay"
+            )
+            yield Problem(Severity.INFO, key, text)
+
+
 def _would_be(world: World, room: Room) -> str:
     if room.is_space:
         return (
@@ -73,8 +89,9 @@ def _given_up(world: World) -> Iterator[tuple[str, Room]]:
     """Managed spaces and rooms that should not be, sorted by key. Replaced ones stay as they are, and what
     the bot has left is let go of."""
     blind = _is_blind(world)
+    replaced = {desired.replaces for desired in world.desired.rooms.values()}
     for key, room in sorted(world.observed.rooms.items()):
-        if key in world.desired.rooms or room.bot != "join":
+        if key in world.desired.rooms or room.bot != "join" or room.room_id in replaced:
             continue
         if room.is_space or (room.replacement is None and not (blind and _may_be_elsewhere(world, room))):
             yield key, room

@@ -38,6 +38,7 @@ from aim.planner.keys import Keys
 from aim.planner.problems import pending, room_problems, world_problems
 from aim.planner.ranks import Ranks, ranks_of
 from aim.planner.reasons import Reasons
+from aim.planner.replacing import replaced
 from aim.planner.sizes import too_many_levels
 from aim.planner.unenforceable import unenforceable
 from aim.planner.wishes import may_be_asked, newly_regained
@@ -75,6 +76,7 @@ def diff(world: World, keys: Keys | None = None) -> Difference:
         if scope is None or scope:
             actions.extend(comparison.room(room, scope))
     actions.extend(cleanup(world))
+    actions.extend(replaced(world))
     if keys is not None:
         actions = [action for action in actions if keys.cover(action)]
     actions.sort(key=lambda action: action.sort_key)
@@ -111,7 +113,8 @@ class _Comparison:
         }
         self._children_by_parent: dict[str | None, list[DesiredRoom]] = defaultdict(list)
         for room in world.desired.rooms.values():
-            self._children_by_parent[room.parent].append(room)
+            for parent in (room.parent, *room.also_in):
+                self._children_by_parent[parent].append(room)
         self._keys_by_id = {room_id: key for key, room_id in self._room_ids.items()}
         self._joining: dict[str, People] = {}
 
@@ -184,9 +187,8 @@ class _Comparison:
                     reason=self._reasons.level(desired, person, level),
                     after=(creation.identity,),
                 )
-        if desired.invites:
-            for person in people:
-                yield self._bring_in(desired, None, person, (creation.identity,))
+        for person in people if desired.invites else people & desired.moving:
+            yield self._bring_in(desired, None, person, (creation.identity,))
 
     def _will_exist(self, key: str) -> bool:
         return key in self._room_ids or self.is_new(key)
@@ -349,7 +351,7 @@ class _Comparison:
         missing = desired.members - observed.joined - observed.invited
         if not desired.invites:
             # Nobody has to be asked who knocks.
-            missing &= observed.knocking
+            missing &= observed.knocking | desired.moving
         if self._invitable is not None:
             missing &= self._invitable
         if self._world.joins:
@@ -448,9 +450,10 @@ class _Comparison:
         if observed is not None:
             ranks = ranks_of(observed, self._world.observed, self._world.roster)
             return self._missing(desired, observed) & accounts if ranks.can_invite else NOBODY
-        if not self.is_new(key) or not desired.invites:
+        if not self.is_new(key):
             return NOBODY
-        return (desired.members - self._world.desired.hands_off) & accounts
+        people = desired.members if desired.invites else desired.moving
+        return (people - self._world.desired.hands_off) & accounts
 
     def _is_pending(self, person: int) -> bool:
         return self._invitable is not None and person not in self._invitable
@@ -483,6 +486,7 @@ def _creation_of(desired: DesiredRoom, parent: str | None, default_version: str)
         parent=parent,
         room_version=desired.room_version,
         state=desired.state,
+        predecessor=desired.replaces,
         power_levels=base_levels(
             is_space=desired.is_space, room_version=desired.room_version or default_version
         ),
@@ -491,6 +495,8 @@ def _creation_of(desired: DesiredRoom, parent: str | None, default_version: str)
 
 
 def _reason_to_be(desired: DesiredRoom) -> str:
+    if desired.replaces is not None:
+        return f"replaces {desired.replaces}, whose creator stands above every level"
     if not desired.is_space:
         return "default room of its space"
     return "unit in the directory" if is_mirrored(desired.key) else "space in the configuration"
@@ -532,6 +538,9 @@ def resolve_spaces(world: World, content: Mapping[str, object]) -> Mapping[str, 
         return content
     resolved = []
     for rule in allow:
+        if "space" not in rule:
+            resolved.append(rule)
+            continue
         room = world.observed.rooms.get(rule["space"])
         resolved.append({"type": rule["type"], "room_id": room.room_id if room else None})
     return {**content, "allow": resolved}

@@ -115,8 +115,9 @@ class _Spaces:
                 return f"create space “{name}”"
             case CreateRoom(name=name):
                 return f"create room “{name}”"
-            case SetRoomState(event_type=event_type, content=content):
-                return f"set {event_type} to {_short(content)}"
+            case SetRoomState(event_type=event_type, content=content, acting_as=acting_as):
+                how = f", acting as {self._names([acting_as])}" if acting_as else ""
+                return f"set {event_type} to {_short(content)}{how}"
             case AddChild() | RemoveChild():
                 verb = "add" if isinstance(action, AddChild) else "remove"
                 return f"{verb} child {self._plan.named(action.child)}"

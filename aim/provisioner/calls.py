@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import assert_never
 
 from aim.planner.actions import (
@@ -68,17 +67,19 @@ class Calls:
         action: CreateRoom | TakeControl | SetRoomState | AddChild | RemoveChild | ReleaseRoom | AbandonSpace,
     ) -> None:
         match action:
-            case SetRoomState(event_type=event_type, content=content):
-                await self._put_state(event_type, content)
+            case SetRoomState():
+                await self._put_state(action)
             case AddChild():
                 await self._add_child(action)
-            case RemoveChild(child_id=child_id):
-                await self._remove_child(child_id)
+            case RemoveChild():
+                await self._remove_child(action)
             case TakeControl():
                 await self._take_control(action)
             case ReleaseRoom():
                 await self._release(action)
             case AbandonSpace():
+                # First: as long as the bot is in it, the space is there to be abandoned again.
+                await self._job.tools.recorder.forget_room(action.room)
                 await self._job.tools.writer.leave(self._room_id)
             case CreateRoom():
                 raise AssertionError(f"{action.identity} is never a call of its own")
@@ -118,11 +119,19 @@ class Calls:
             await tools.writer.change_power_levels(self._room_id, base, action.restore)
         await tools.writer.put_state(self._room_id, MARKER_TYPE, tools.bot, {})
         if action.leaves:
+            if action.space not in self._job.desired.rooms:
+                # Its space is given up, too: a new one of that id gets a room of its own.
+                await tools.recorder.forget_room(action.room)
             await tools.writer.leave(self._room_id)
 
-    async def _put_state(self, event_type: str, content: Mapping[str, object]) -> None:
-        resolved = await with_room_ids(content, self._job.rooms)
-        await self._job.tools.writer.put_state(self._room_id, event_type, "", resolved)
+    async def _put_state(self, action: SetRoomState) -> None:
+        content = await with_room_ids(action.content, self._job.rooms)
+        if content.get("replacement_room", "") is None:
+            missing = action.content["replacement_room"]
+            raise SkippedError(f"depends on the room {missing}, which does not exist")
+        await self._job.tools.writer.put_state(
+            self._room_id, action.event_type, "", content, acting_as=action.acting_as
+        )
 
     async def _add_child(self, action: AddChild) -> None:
         child_id = await self._job.rooms.id_of(action.child)
@@ -138,7 +147,8 @@ class Calls:
             )
         await writer.put_state(self._room_id, "m.space.child", child_id, content)
 
-    async def _remove_child(self, child_id: str) -> None:
+    async def _remove_child(self, action: RemoveChild) -> None:
         writer = self._job.tools.writer
-        await writer.put_state(child_id, "m.space.parent", self._room_id, {})
-        await writer.put_state(self._room_id, "m.space.child", child_id, {})
+        if action.is_ours:
+            await writer.put_state(action.child_id, "m.space.parent", self._room_id, {})
+        await writer.put_state(self._room_id, "m.space.child", action.child_id, {})

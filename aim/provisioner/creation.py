@@ -42,6 +42,7 @@ async def create(
         state=state,
         power_levels={**action.power_levels, "users": dict(levels)},
         invite=people,
+        predecessor=action.predecessor,
     )
     await tools.recorder.intend_room(action.room, tools.now())
     try:

@@ -94,7 +94,7 @@ async def _remember_properties(plan: Plan, outcomes: Sequence[Outcome], job: Job
     complete: dict[str, bool] = {}
     for outcome in outcomes:
         match outcome.action:
-            case SetRoomState(room=key) | AddChild(child=key):
+            case SetRoomState(room=key, acting_as=None) | AddChild(child=key):
                 complete[key] = complete.get(key, True) and outcome.status is OutcomeStatus.DONE
             case _:
                 pass

@@ -35,12 +35,15 @@ def marker_content(instance: str, taken: TakeControl) -> Mapping[str, object]:
 
 async def with_room_ids(content: Mapping[str, object], rooms: Rooms) -> Mapping[str, object]:
     """The content with space keys in an `allow` rule replaced by room ids; without those that don't exist."""
+    if isinstance(replacement := content.get("replacement_room"), str):
+        return {**content, "replacement_room": await rooms.id_of(replacement)}
     allow = content.get("allow")
     if not isinstance(allow, list):
         return content
     resolved = []
     for rule in allow:
-        room_id = await rooms.id_of(rule["space"])
-        if room_id is not None:
+        if "space" not in rule:
+            resolved.append(rule)
+        elif (room_id := await rooms.id_of(rule["space"])) is not None:
             resolved.append({"type": rule["type"], "room_id": room_id})
     return {**content, "allow": resolved}

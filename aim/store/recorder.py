@@ -82,6 +82,10 @@ class RecorderStore(RecordedStore):
             await connection.execute(QUERIES["record_room"], room.key, room.room_id, properties, now)
             await connection.execute(QUERIES["close_intents"], [room.key])
 
+    async def forget_room(self, key: str) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["forget_room"], key)
+
     async def record_done(self, done: Done) -> None:
         async with self._session.transaction() as connection:
             await connection.execute(

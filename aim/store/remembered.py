@@ -68,6 +68,13 @@ class RememberingRecorder:
         async with self._remembering(with_room):
             await self._recorder.record_room(room, now)
 
+    async def forget_room(self, key: str) -> None:
+        def without_room(known: Recorded) -> Recorded:
+            return replace(known, rooms={k: room for k, room in known.rooms.items() if k != key})
+
+        async with self._remembering(without_room):
+            await self._recorder.forget_room(key)
+
     async def record_done(self, done: Done) -> None:
         async with self._remembering(lambda known: replace(known, done=(*known.done, done))):
             await self._recorder.record_done(done)

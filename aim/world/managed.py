@@ -22,11 +22,12 @@ class Managed:
 
 def sort_out(rooms: Iterable[Room], known: Mapping[str, str]) -> Managed:
     """`known` is key → room id as recorded: it decides between two rooms with one key; without it the oldest
-    counts. Rooms without our marker are left out."""
+    counts. Rooms without our marker are left out, and so are those that we left and do not remember."""
+    ours = frozenset(known.values())
     by_key: dict[str, list[Room]] = {}
     newer: dict[str, str] = {}
     for room in rooms:
-        if room.marker is None:
+        if room.marker is None or (room.bot == "leave" and room.room_id not in ours):
             continue
         if room.marker.version > MARKER_VERSION:
             newer[room.key] = room.room_id

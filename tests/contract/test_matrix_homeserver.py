@@ -25,7 +25,7 @@ from aim.matrix.observe import Reader
 from aim.matrix.parse import mapping
 from aim.matrix.transport import Retries, open_transport
 from aim.matrix.write import Writer
-from aim.planner.actions import AnyAction, Invite, ReleaseRoom, TakeControl
+from aim.planner.actions import AnyAction, Invite, ReleaseRoom, SetRoomState, TakeControl
 from aim.planner.plan import Plan, SourceCount
 from aim.ports import HomeserverReader, HomeserverWriter, NewRoom
 from aim.provisioner.executor import Provisioner
@@ -779,6 +779,60 @@ async def test_members_of_a_space_join_its_rooms_with_one_request_and_no_invite(
     assert await homeserver.members(room_id, "join") == {ann, homeserver.bot}
 
 
+async def test_a_room_that_is_not_ours_is_replaced(homeserver: Homeserver, aim: Writing) -> None:
+    """The new room names the old one, without any of its events; who made that one closes it."""
+    await homeserver.register("ann", "ben")
+    ann = homeserver.client("ann")
+    space = await aim.writer.create_room(
+        new_room(invite=[ann.mxid], power_levels=levels("12", {ann.mxid: 50}))
+    )
+    await ann.join(space)
+    old = await ann.create_room(room_version="12", preset="private_chat", initial_state=[let_in_by(space)])
+    await ann.put_state(space, "m.space.child", {"via": [homeserver.server_name]}, old)
+    new = await aim.writer.create_room(
+        new_room(
+            f"replacement:{old}",
+            is_space=False,
+            room_version="12",
+            power_levels={**base_levels(is_space=False, room_version="12"), "users": {}},
+            state=[let_in_by(space)],
+            invite=[ann.mxid],
+            predecessor=old,
+        )
+    )
+    closing = SetRoomState(
+        room=old,
+        space="all",
+        room_id=old,
+        event_type="m.room.tombstone",
+        content={"body": "moved", "replacement_room": f"replacement:{old}"},
+        acting_as=ann.mxid,
+        reason="replaced",
+    )
+    tombstones = set()
+    for _ in range(2):
+        await execute(homeserver, aim, closing, {f"replacement:{old}": new})
+        tombstones.add((await state(homeserver, old))["m.room.tombstone", ""]["event_id"])
+    assert len(tombstones) == 1
+    observed = await aim.reader.observe(Roster(), [], {})
+    ours, theirs = observed.rooms[f"replacement:{old}"], observed.unmanaged[old]
+    assert (ours.room_id, ours.predecessor) == (new, old)
+    assert ours.creators == {homeserver.bot}
+    assert (theirs.replacement, theirs.bot, theirs.marker) == (new, None, None)
+    assert (await state(homeserver, old))["m.room.tombstone", ""]["sender"] == ann.mxid
+    assert await homeserver.members(old) == {ann.mxid}
+    # Nobody but who made it could.
+    await ann.set_power_levels(old, {homeserver.mxid("ben"): 100})
+    await homeserver.bot_client().invite(space, homeserver.mxid("ben"))
+    ben = homeserver.client("ben")
+    await ben.join(space)
+    await ben.join(old)
+    other = {"body": "x", "replacement_room": space}
+    with pytest.raises(HomeserverRefused) as caught:
+        await aim.writer.put_state(old, "m.room.tombstone", "", other, acting_as=ben.mxid)
+    assert caught.value.status == 403
+
+
 @pytest.mark.parametrize("version", ["11", "12"])
 async def test_a_room_is_taken_over_and_given_back(
     homeserver: Homeserver, aim: Writing, version: str
@@ -850,8 +904,10 @@ async def test_moderators_can_close_a_room_of_ours_that_is_given_up(
     await ann.put_state(room_id, "m.room.tombstone", {"body": "moved", "replacement_room": "!new"})
 
 
-async def execute(homeserver: Homeserver, aim: Writing, action: AnyAction) -> None:
-    """Carries out one action on a room of somebody's."""
+async def execute(
+    homeserver: Homeserver, aim: Writing, action: AnyAction, others: Mapping[str, str] | None = None
+) -> None:
+    """Carries out one action on a room of somebody's; `others` are keys and ids of rooms of ours."""
     tools = Tools(
         writer=aim.writer,
         recorder=FakeRecorder(Line()),
@@ -863,6 +919,7 @@ async def execute(homeserver: Homeserver, aim: Writing, action: AnyAction) -> No
     roster = Roster()
     directory = Directory("ldif", "Example", roster, (), (), People())
     room_ids = {} if isinstance(action, TakeControl) else {action.room: str(action.room_id)}
+    room_ids |= others or {}
     plan = Plan(SourceCount("ldif", 0, 0), (action,))
     outcomes = await Provisioner(tools).execute(
         plan, Desired(directory, {}), room_ids, asyncio.Event(), lambda _: None

@@ -32,6 +32,7 @@ STEPS: list[Step] = [
     lambda made, now: made.record_room(RecordedRoom("lab", "!lab", {"suggested": True}), now),
     lambda made, now: made.record_room(RecordedRoom("all", "!all", None), now),
     lambda made, now: made.record_room(RecordedRoom("lab", "!lab2", {"suggested": False}), now),
+    lambda made, now: made.forget_room("all"),
     lambda made, now: made.record_seen([seen("ann"), seen("bob")], (), "ldif"),
     lambda made, now: made.record_seen([seen("bob", now)], ["id-ann"], "ldif"),
     lambda made, now: made.record_entitled({"lab": ["ann", "bob"], "all": ["ann"]}, now),

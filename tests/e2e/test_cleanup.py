@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.kit import MARKER, Room, Stage, actions, until
+from tests.e2e.organisation import spaces
 from tests.e2e.test_rooms_of_people import add, inside, make, seen
 from tests.e2e.test_usage_scenarios import MOMENT, following
 
@@ -84,6 +85,16 @@ async def test_a_deconfigured_space_is_abandoned_and_its_rooms_are_released(stag
     assert bot not in general.members()
     # Only the bot could have closed it, and it is gone.
     await ada.put_state(general.room_id, "m.room.tombstone", {"body": "moved", "replacement_room": older})
+    await stage.settles()
+
+    # Asked for again under the same ids: nobody could come back to the old ones.
+    stage.configure(spaces=spaces())
+    await stage.apply()
+    made = [room for room in await stage.all_rooms() if bot in room.members("join")]
+    again = {room.key: room for room in made if room.key.startswith("engineering")}
+    assert len(again) == 2
+    assert {engineering, general.room_id}.isdisjoint(room.room_id for room in again.values())
+    assert inside(again["engineering"], stage) == stage.mxids(*ENGINEERS)
     await stage.settles()
 
 

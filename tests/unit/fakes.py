@@ -166,10 +166,16 @@ class FakeWriter:
         await self._line.give(call)
 
     async def put_state(
-        self, room_id: str, event_type: str, state_key: str, content: Mapping[str, object]
+        self,
+        room_id: str,
+        event_type: str,
+        state_key: str,
+        content: Mapping[str, object],
+        acting_as: str | None = None,
     ) -> None:
-        call = await self._line.take("put_state", room_id, event_type, state_key, content)
-        self.homeserver.put_state(room_id, event_type, state_key, content)
+        acting = () if acting_as is None else (acting_as,)
+        call = await self._line.take("put_state", room_id, event_type, state_key, content, *acting)
+        self.homeserver.put_state(room_id, event_type, state_key, content, acting_as)
         await self._line.give(call)
 
     async def change_power_levels(
@@ -289,6 +295,12 @@ class FakeRecorder:
         self.intents.pop(room.key, None)
         await self._line.give(call)
 
+    async def forget_room(self, key: str) -> None:
+        call = await self._line.take("forget_room", key)
+        rooms = {known: room for known, room in self.recorded.rooms.items() if known != key}
+        self.recorded = replace(self.recorded, rooms=rooms)
+        await self._line.give(call)
+
     async def record_done(self, done: Done) -> None:
         call = await self._line.take("record_done", done)
         self.recorded = replace(self.recorded, done=(*self.recorded.done, done))
@@ -354,6 +366,7 @@ RECORDS = (
     "intend_room",
     "record_outcomes",
     "record_room",
+    "forget_room",
     "record_done",
     "record_seen",
     "record_entitled",

@@ -24,6 +24,7 @@ LEVELS = "m.room.power_levels"
 CHILD = "m.space.child"
 PARENT = "m.space.parent"
 RULES = "m.room.join_rules"
+TOMBSTONE = "m.room.tombstone"
 DEFAULTS = {"kick": 50, "invite": 0, "users_default": 0, "state_default": 50}
 PRESENT = frozenset({"join", "invite"})
 Content = dict[str, Any]
@@ -55,6 +56,7 @@ class ModelRoom:
     has_bot: bool = True
     """False: the bot was removed, and sees the room no more."""
     creator: str = BOT
+    predecessor: str | None = None
     taken_over: tuple[str, int | None] | None = None
     """Creator and creator's level, as our marker in a room that people made tells them."""
     members: dict[str, str] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class ModelHomeserver:
             is_space=new.is_space,
             version=new.room_version or self.default_version,
             created_ts=10**12 + self._made,
+            predecessor=new.predecessor,
         )
         room.state["m.room.name", ""] = {"name": new.name}
         for event in new.state:
@@ -206,10 +209,17 @@ class ModelHomeserver:
         """The bot itself."""
         self.rooms[room_id].has_bot = False
 
-    def put_state(self, room_id: str, kind: str, key: str, content: Mapping[str, object]) -> None:
-        room = self._seen(room_id)
+    def put_state(
+        self, room_id: str, kind: str, key: str, content: Mapping[str, object], acting_as: str | None = None
+    ) -> None:
+        room = self._seen(room_id) if acting_as is None else self.rooms[room_id]
+        sender = acting_as or BOT
+        if acting_as is not None:
+            assert room.members.get(acting_as) == "join", f"{acting_as} is not in {room_id}"
+            assert kind == TOMBSTONE, "people are acted as to close their room, and nothing else"
+            assert content["replacement_room"] in self.rooms
         assert kind != LEVELS, "power levels are changed by change_power_levels"
-        assert room.rank(BOT) >= room.needed_to_send(kind), f"the bot can't send {kind} to {room_id}"
+        assert room.rank(sender) >= room.needed_to_send(kind), f"{sender} can't send {kind} to {room_id}"
         self._check_ids(kind, key, content)
         if kind == MARKER_TYPE:
             assert key == BOT
@@ -436,13 +446,22 @@ def _as_observed(room: ModelRoom, roster: Roster) -> Room:
         parents=frozenset(
             key for (kind, key), content in room.state.items() if kind == PARENT and content.get("via")
         ),
-        state={kind: content for (kind, key), content in room.state.items() if not key and kind != LEVELS},
+        predecessor=room.predecessor,
+        replacement=room.state.get((TOMBSTONE, ""), {}).get("replacement_room"),
+        state={
+            kind: content
+            for (kind, key), content in room.state.items()
+            if not key and kind not in {LEVELS, TOMBSTONE}
+        },
     )
 
 
 def _from_observed(key: str, room: Room, roster: Roster) -> ModelRoom:
     made = ModelRoom(room.room_id, key, room.is_space, room.version, room.created_ts)
     [made.creator] = room.creators
+    made.predecessor = room.predecessor
+    if room.replacement is not None:
+        made.state[TOMBSTONE, ""] = {"replacement_room": room.replacement}
     if room.marker is not None and room.marker.creator is not None:
         made.taken_over = (room.marker.creator, room.marker.creator_level)
     for membership, people in (

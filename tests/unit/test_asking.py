@@ -160,6 +160,17 @@ def test_who_left_before_we_ever_looked_is_not_asked() -> None:
     assert set(invites(with_people(cycle(scene), invited=[]))) == {mxid("bob"), mxid("cid")}
 
 
+def test_who_gains_the_right_for_the_first_time_is_asked_although_they_left_before() -> None:
+    scenes = Scenes()
+    everybody = scenes.directory
+    scenes.directory = a_directory(["bob", "cid", "eve"], {"mods": ["bob"]}, roster=scenes.roster)
+    room = public(scenes, "eve", left={scenes.roster.number("ann"): LONG_AGO})
+    scene = cycle(scenes.scene(room, adder="bob"))
+    assert mxid("ann") not in {action.target for action in scene.plan().actions}
+    scene = replace(scene, directory=everybody)
+    assert mxid("ann") in {action.target for action in scene.plan().actions if action.room == ROOM}
+
+
 def test_who_came_in_while_we_only_invited_counts_when_it_is_taken_over() -> None:
     strict = {"guards": {"kicks": {"organisation": {"at_least": 1, "percent": 0}}}}
     scenes = Scenes(**strict)

@@ -339,7 +339,6 @@ IDLE = {
     "source.type: scim": SCIM,
     "spaces[].federatedGroups": SPACE + "  subspaces: {id: b, name: B, federated_groups: []}\n",
     "provisioner.federation": "provisioner: {federates_with: []}\n",
-    "provisioner.replace_unmanageable_rooms": "provisioner: {replace_unmanageable_rooms: true}\n",
     "provisioner.guards.locks": "provisioner: {guards: {locks: {}}}\n",
     "provisioner.guards.erasures": "provisioner: {guards: {erasures: {}}}\n",
     "userProvisioner": "user_provisioner: {}\n",

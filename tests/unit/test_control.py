@@ -650,10 +650,10 @@ OPEN_TO_TOP: Mapping[str, Any] = {
 }
 
 
-def test_a_default_room_that_we_left_is_not_made_again() -> None:
-    config = a_config(a_space("top", ""), default_rooms=[{"id": "talk"}], **ON)
+def closed_by_people(**provisioner: Any) -> Scene:
+    """A default room that was made open, and that somebody has made private since."""
     scenes = Scenes()
-    scenes.config = config
+    scenes.config = a_config(a_space("top", ""), default_rooms=[{"id": "talk"}], **provisioner)
     talk = a_room(scenes.roster, "top/talk", ["bob"], levels={"bob": 50}, state=PRIVATE)
     scene = scenes.scene(talk)
     rules = {"join_rule": "restricted", "allow": [{"type": "m.room_membership", "space": "top"}]}
@@ -661,7 +661,30 @@ def test_a_default_room_that_we_left_is_not_made_again() -> None:
         **scene.recorded.rooms,
         "top/talk": RecordedRoom("top/talk", talk.room_id, {"m.room.join_rules": rules}),
     }
-    scene = replace(scene, recorded=replace(scene.recorded, rooms=rooms))
+    return replace(scene, recorded=replace(scene.recorded, rooms=rooms))
+
+
+def test_off_it_is_told_of_a_default_room_that_was_made_private_and_it_stays_ours() -> None:
+    scene = closed_by_people(guards=GENEROUS)
+    talk = scene.observed.rooms["top/talk"]
+    [(severity, text)] = told(scene.plan(), "top/talk")
+    assert severity is Severity.INFO
+    assert text == (
+        f"was made private; {talk.room_id} stays managed all the same: with provisioner.gc.enabled it would "
+        "be released, and its members would stay"
+    )
+    assert f"invite top/talk {mxid('ann')}" in identities(scene.plan().actions)
+    # Neither if it is open, nor if we are out of it, nor while nobody knows what it was given.
+    for changes in ({"state": OPEN_TO_TOP}, {"bot": "leave"}):
+        assert told(scene.with_room("top/talk", **changes).plan(), "top/talk") == []
+    unknown = {**scene.recorded.rooms, "top/talk": RecordedRoom("top/talk", talk.room_id, None)}
+    forgotten = replace(scene, recorded=replace(scene.recorded, rooms=unknown))
+    assert told(forgotten.plan(), "top/talk") == []
+    assert told(closed_by_people(**ON).plan(), "top/talk") == []
+
+
+def test_a_default_room_that_we_left_is_not_made_again() -> None:
+    scene = closed_by_people(**ON)
     [action] = of_kind(scene.plan(), ReleaseRoom)
     assert action.reason == "was made private"
     after = cycle(scene)

@@ -241,3 +241,11 @@ async def test_stopping_leaves_the_rest() -> None:
 
 def test_the_staff_is_who_the_tests_think() -> None:
     assert {"eve", "fay"} <= set(STAFF)
+
+
+async def test_rooms_of_one_cycle_are_given_free_together() -> None:
+    made = await bench()
+    made.intrude("lab", "lab/talk")
+    cycle = await made.whole()
+    assert sorted(kicks(cycle)) == [("lab", EVE), ("lab/talk", EVE)]
+    assert (made.queue.busy, made.mirror.barriers) == (frozenset(), 1)

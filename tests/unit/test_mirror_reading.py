@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from aim.errors import HomeserverRefused, HomeserverUnavailable
+from aim.matrix.mirror.mirror import FENCE_EVERY
 from aim.matrix.mirror.people import WHOLE_LIST
 from aim.matrix.mirror.reading import MANY_DOUBTS, TRIES
 from aim.ports import MirroredRoom
@@ -401,6 +402,9 @@ async def test_verification_lets_the_counter_grow_with_what_was_told() -> None:
     assert found.store.facts.counter_sent == sent
     found.server.member(ROOM, BEN, "join")
     await found.server.deliver()
+    await found.mirror.verify_next(DAY)
+    assert found.store.facts.counter_sent == sent, "not at once: each costs a request"
+    found.now += FENCE_EVERY
     await found.mirror.verify_next(DAY)
     await found.mirror.verify_next(DAY)
     assert found.store.facts.counter_sent == sent + 1

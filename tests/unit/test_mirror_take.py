@@ -235,10 +235,18 @@ async def test_a_room_that_we_were_kicked_from_stays_as_we_last_saw_it() -> None
     found = await setting()
     found.server.member(ROOM, HOME.bot, "leave", ANN)
     await found.server.deliver()
-    assert (await found.rooms())[ROOM].bot == "leave"
+    [before] = (await found.observe(known={"any": ROOM})).rooms.values()
+    assert before.bot == "leave"
     found.mirror.mark_stale(ROOM)
-    room = (await found.rooms())[ROOM]
+    [room] = (await found.observe(known={"any": ROOM})).rooms.values()
     assert (room.bot, found.names(room.joined)) == ("leave", ["ann"])
+
+
+async def test_a_room_that_we_left_and_do_not_remember_is_no_longer_ours() -> None:
+    found = await setting()
+    found.server.member(ROOM, HOME.bot, "leave")
+    await found.server.deliver()
+    assert (await found.observe()).rooms == {}
 
 
 async def test_a_room_that_the_bot_comes_back_to_is_read() -> None:

@@ -489,6 +489,7 @@ def _create_rooms(due: Iterable[AnyAction], ids: dict[str, str], homeserver: Mod
                     state=state,
                     power_levels={**action.power_levels, "users": {}},
                     invite=(),
+                    predecessor=action.predecessor,
                 )
             )
             made.append(action.room)
@@ -502,8 +503,8 @@ def _carry_out(action: AnyAction, ids: Mapping[str, str], homeserver: ModelHomes
     match action:
         case SetRoomState(event_type=kind, content=content) if kind == LEVELS:
             homeserver.change_power_levels(room_id, content, {})
-        case SetRoomState(event_type=kind, content=content):
-            homeserver.put_state(room_id, kind, "", _with_ids(content, ids))
+        case SetRoomState(event_type=kind, content=content, acting_as=acting_as):
+            homeserver.put_state(room_id, kind, "", _with_ids(content, ids), acting_as)
         case PersonAction():
             _carry_out_on_person(action, room_id, homeserver, now)
         case AddChild(child=child, suggested=suggested):
@@ -512,7 +513,8 @@ def _carry_out(action: AnyAction, ids: Mapping[str, str], homeserver: ModelHomes
             content = {"via": [SERVER], **({"suggested": True} if suggested else {})}
             homeserver.put_state(room_id, CHILD, ids[child], content)
         case RemoveChild(child_id=child_id):
-            homeserver.put_state(child_id, PARENT, room_id, {})
+            if action.is_ours:
+                homeserver.put_state(child_id, PARENT, room_id, {})
             homeserver.put_state(room_id, CHILD, child_id, {})
         case TakeControl() | ReleaseRoom() | AbandonSpace():
             _change_hands(action, room_id, homeserver)
@@ -558,16 +560,26 @@ def _carry_out_on_person(
 
 
 def _with_ids(content: Mapping[str, object], ids: Mapping[str, str]) -> dict[str, object]:
+    if isinstance(replacement := content.get("replacement_room"), str):
+        return {**content, "replacement_room": ids[replacement]}
     allow = content.get("allow")
     if not isinstance(allow, list):
         return dict(content)
-    rules = [{"type": rule["type"], "room_id": ids[rule["space"]]} for rule in allow if rule["space"] in ids]
+    named = [rule for rule in allow if rule.get("space", rule.get("room_id")) in {*ids, *ids.values()}]
+    rules = [
+        {"type": rule["type"], "room_id": ids[rule["space"]] if "space" in rule else rule["room_id"]}
+        for rule in named
+    ]
     return {**content, "allow": rules}
 
 
 def _changed_rooms(plan: Plan, due: Collection[AnyAction]) -> set[str]:
     """Existing rooms of which every property that the plan sets was set."""
-    changing = [action for action in plan.actions if isinstance(action, (SetRoomState, AddChild))]
+    changing = [
+        action
+        for action in plan.actions
+        if isinstance(action, AddChild) or (isinstance(action, SetRoomState) and action.acting_as is None)
+    ]
     incomplete = {_subject(action) for action in changing if action not in due}
     created = {action.room for action in plan.actions if isinstance(action, CreateRoom)}
     return {_subject(action) for action in changing} - incomplete - created

@@ -60,7 +60,7 @@ def _strangers(rooms: Collection[Room], wanted: Wanted | None) -> frozenset[tupl
         if room.marker is None:
             continue
         looked_for.update(
-            (room.room_id, child.room_id, child.sender)
+            (room.room_id, child.room_id, child.sender, str(child.suggested), child.order or "")
             for child in room.children.values()
             if room.is_space and child.room_id not in known
         )

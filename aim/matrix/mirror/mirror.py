@@ -37,8 +37,10 @@ from aim.world.rooms import Observed
 
 log = logging.getLogger("aim.mirror")
 
-BARRIER_TIMEOUT = 30.0
-"""Seconds."""
+BARRIER_TIMEOUT = 120.0
+"""Seconds: what a homeserver has to send after a busy hour takes its time."""
+FENCE_EVERY = timedelta(minutes=1)
+"""How old what we were told may get before the counter tells of it."""
 
 
 def _nobody(*_: object) -> None:
@@ -96,6 +98,7 @@ class Mirror:
         self._control_rooms: set[str] = set()
         self._begun = False
         self._current = False
+        self._fenced_at = now()
         self._moved = False
         """True if rooms changed since the stream was last tried."""
 
@@ -168,7 +171,7 @@ class Mirror:
         """True once everything that the homeserver sent before this call has come; False after `timeout`
         seconds. Raises HomeserverError, StoreError."""
         try:
-            self._moved = False
+            self._moved, self._fenced_at = False, self._keeper.now()
             passed = await self._stream.barrier(timeout)
         except HomeserverError:
             await self._set_current(False)
@@ -219,7 +222,7 @@ class Mirror:
         """Reads the room again that was verified the longest ago. To be called as often as there are rooms in
         each `interval`; a call much earlier than that does nothing. Raises HomeserverError, StoreError.
         """
-        if self._current and self._moved:
+        if self._current and self._moved and self._keeper.now() - self._fenced_at >= FENCE_EVERY:
             # An older database is told by the number: it has to grow with what we were told.
             await self.barrier()
         copies = [copy for copy in self._memory.copies.values() if not copy.condition.stale]

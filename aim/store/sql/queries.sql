@@ -121,6 +121,9 @@ insert into aim.rooms (key, room_id, properties, created_at, updated_at) values 
 on conflict (key) do update
 set room_id = excluded.room_id, properties = excluded.properties, updated_at = excluded.updated_at;
 
+-- name: forget_room
+delete from aim.rooms where key = $1;
+
 -- name: close_intents
 delete from aim.room_intents where key = any($1::text[]);
 
