@@ -20,7 +20,7 @@ from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
 from aim.directory.model import Directory
 from aim.errors import AimError
-from aim.planner.actions import AnyAction, TakeControl
+from aim.planner.actions import AnyAction, Invite, TakeControl
 from aim.planner.fights import postponed, remembered
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
@@ -165,6 +165,8 @@ class Cycles:
                 self._mirror.mark_stale(room_id)
         elif isinstance(outcome.action, TakeControl):
             work.taken.add(room)
+        elif isinstance(outcome.action, Invite) and outcome.action.acting_as is not None:
+            self._look_again(outcome.action)
         work.left[room] -= 1
         if not work.left[room]:
             del work.left[room]
@@ -175,6 +177,11 @@ class Cycles:
                 work.releasing = asyncio.create_task(self._release(work))
                 self._releasing.add(work.releasing)
                 work.releasing.add_done_callback(self._releasing.discard)
+
+    def _look_again(self, action: Invite) -> None:
+        """The bot is not in that room: no event tells what we did there."""
+        if self._mirror is not None and action.room_id is not None:
+            self._mirror.mark_stale(action.room_id)
 
     async def _release(self, work: _Work) -> None:
         """Gives rooms free, once the mirror has seen what was done to them. While the cycle is at others, it

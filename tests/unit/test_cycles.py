@@ -18,7 +18,7 @@ from aim.ops.metrics import Metrics
 from aim.planner.fights import MOST
 from aim.reconciler import Cycle
 from tests.unit.fakes import Call
-from tests.unit.model import BOT, mxid
+from tests.unit.model import BOT, SERVER, ModelRoom, mxid
 from tests.unit.test_reconciler import STAFF, Deployment, settled
 
 EVE = mxid("eve")
@@ -119,6 +119,22 @@ async def test_a_cycle_over_a_room_works_on_that_room_alone() -> None:
     assert made.queue.take(made.deployment.clock.time) == {"lab/talk"}, "seen in passing"
     made.queue.done("lab/talk")
     assert kicks(await made.rooms("lab/talk")) == [("lab/talk", EVE)]
+
+
+async def test_who_was_asked_into_a_room_that_is_not_ours_is_looked_for() -> None:
+    made = await bench()
+    homeserver = made.deployment.homeserver
+    [lab] = homeserver.by_key("lab")
+    theirs = homeserver.add(ModelRoom("!theirs:example.com", "", is_space=False, has_bot=False))
+    theirs.members[mxid(STAFF[0])] = "join"
+    theirs.state["m.room.join_rules", ""] = {"join_rule": "public"}
+    lab.state["m.space.child", theirs.room_id] = {"via": [SERVER]}
+    lab.adders[theirs.room_id] = mxid(STAFF[0])
+
+    cycle = await made.rooms(theirs.room_id)
+
+    assert {outcome.action.type for outcome in cycle.outcomes} == {"invite"}
+    assert made.mirror.stale == [theirs.room_id] * len(cycle.outcomes)
 
 
 async def test_where_nothing_differs_nothing_is_written() -> None:
