@@ -95,7 +95,7 @@ async def _listening(config: Config, metrics: Metrics, mirror: Mirror) -> AsyncI
 
     hs_token = config.appservice.hs_token.get_secret_value()
     # Not "the mirror is current": whoever waits for that would keep the homeserver from us for ever.
-    app = application([router(hs_token, mirror.take)], metrics, lambda: True)
+    app = application([router(hs_token, mirror.take, mirror.suspect)], metrics, lambda: True)
     async with listening(app, config.listen.host, config.listen.port):
         yield
 

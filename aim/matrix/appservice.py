@@ -39,8 +39,10 @@ _BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
 _log = structlog.get_logger()
 
 
-def router(hs_token: str, take: Take) -> APIRouter:
+def router(hs_token: str, take: Take, refused: Callable[[], None] = lambda: None) -> APIRouter:
     """All endpoints, legacy paths included. Whoever comes without `hs_token` is refused, their body unread.
+
+    `refused` is told when that happens: it may be the homeserver, with another token than ours.
 
     401 M_MISSING_TOKEN, 403 M_FORBIDDEN for a wrong one; 413 M_TOO_LARGE, 400 M_NOT_JSON, 400 M_BAD_JSON for
     a transaction that can't be read. What `take` raises comes out as it is: answer 503 to an AimError, and
@@ -51,9 +53,11 @@ def router(hs_token: str, take: Take) -> APIRouter:
     async def authorised(request: Request) -> None:
         tokens = list(_tokens(request))
         if not tokens:
+            refused()
             raise _error(401, "M_MISSING_TOKEN", "the hs_token is missing")
         # Some homeservers give both, and then both have to be right.
         if not all(hmac.compare_digest(token.encode(), secret) for token in tokens):
+            refused()
             raise _error(403, "M_FORBIDDEN", "this is not the hs_token")
 
     async def transaction(request: Request, txn_id: str) -> Response:

@@ -37,9 +37,8 @@ class RecorderStore(RecordedStore):
         """The mirror's store, through the same session: whoever lost the lock can't write it either."""
 
     async def begin_cycle(self, plan_json: str, digest: str, now: datetime) -> int:
-        """A cycle that still seems to run was killed, and is marked as interrupted."""
+        """Several may run side by side, each on rooms of its own."""
         async with self._session.transaction() as connection:
-            await connection.execute(QUERIES["interrupt_cycles"])
             await connection.execute(QUERIES["prune_done"], now - _KEEP_DONE)
             cycle: int = await connection.fetchval(QUERIES["begin_cycle"], now, digest, plan_json)
             return cycle
@@ -155,6 +154,8 @@ async def open_recorder(dsn: str, *, name: str = "aim", wait: bool = False) -> A
     ):
         async with session.use() as connection:
             await schema.migrate(connection)
+            # There is one writer, and it has just come: whatever still seems to run was killed.
+            await connection.execute(QUERIES["interrupt_cycles"])
         yield RecorderStore(session)
 
 

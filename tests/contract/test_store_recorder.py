@@ -306,16 +306,25 @@ async def test_a_cycle_without_failures_is_done(
     assert await connection.fetchval("select status from aim.cycles") == "done"
 
 
-async def test_a_cycle_that_never_ended_was_interrupted(
-    recorder: RecorderStore, connection: asyncpg.Connection
-) -> None:
-    lost = await recorder.begin_cycle("{}", "sha256:1", NOW)
-    await recorder.begin_cycle("{}", "sha256:2", NOW)
-    statuses = await connection.fetch("select status from aim.cycles order by id")
-    assert [row["status"] for row in statuses] == ["interrupted", "running"]
-    with pytest.raises(StoreError, match="not running"):
-        await recorder.end_cycle(lost, [Outcome(kick("@eve:example.com"), OutcomeStatus.DONE)], NOW)
+async def test_a_cycle_that_never_ended_was_interrupted(dsn: str, connection: asyncpg.Connection) -> None:
+    async with open_recorder(dsn) as killed:
+        lost = await killed.begin_cycle("{}", "sha256:1", NOW)
+    async with open_recorder(dsn) as recorder:
+        await recorder.begin_cycle("{}", "sha256:2", NOW)
+        statuses = await connection.fetch("select status from aim.cycles order by id")
+        assert [row["status"] for row in statuses] == ["interrupted", "running"]
+        with pytest.raises(StoreError, match="not running"):
+            await recorder.end_cycle(lost, [Outcome(kick("@eve:example.com"), OutcomeStatus.DONE)], NOW)
     assert await connection.fetchval("select count(*) from aim.outcomes") == 0
+
+
+async def test_cycles_run_side_by_side(recorder: RecorderStore, connection: asyncpg.Connection) -> None:
+    first = await recorder.begin_cycle("{}", "sha256:1", NOW)
+    second = await recorder.begin_cycle("{}", "sha256:2", NOW)
+    for cycle in (second, first):
+        await recorder.end_cycle(cycle, [Outcome(kick("@eve:example.com"), OutcomeStatus.DONE)], NOW)
+    statuses = await connection.fetch("select status from aim.cycles")
+    assert [row["status"] for row in statuses] == ["done", "done"]
 
 
 async def test_a_write_that_fails_leaves_nothing(recorder: RecorderStore) -> None:

@@ -148,8 +148,15 @@ async def test_ldap_as_a_source_of_truth(live_stage: Stage) -> None:
         await gero.invite(sales.room_id, stage.mxid("bela"))
         await stage.homeserver.client("bela").join(sales.room_id)
         await until(is_(stage, "bela", "sales", "leave"), "bela is kicked", MOMENT)
+
+        # In two places at once.
+        for place in (sales, (await stage.rooms())["sales/general"]):
+            await gero.invite(place.room_id, stage.mxid("cleo"))
+        for key in ("sales", "sales/general"):
+            await until(is_(stage, "cleo", key, "leave"), f"cleo's invite to {key} is taken back", MOMENT)
         await follows(stage)
         assert "not in ou=sales" in daemon.err
+        assert daemon.err.count("started") == 1, "nothing stopped it in between"
 
 
 async def _has_level(stage: Stage, key: str, localpart: str, wanted: int) -> bool:

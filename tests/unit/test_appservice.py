@@ -474,3 +474,17 @@ async def test_an_address_that_can_t_be_used_is_said_plainly() -> None:
             async with listening(app, LOOPBACK, port):
                 pass
     assert "`listen`" in told.value.remedy
+
+
+async def test_that_somebody_was_refused_is_told() -> None:
+    told: list[int] = []
+    app = application([router(TOKEN, Taken(), lambda: told.append(1))], Metrics(), lambda: True)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://aim") as client:
+        assert (await client.put(f"{V1}/transactions/1", json={"events": []}, headers=HEADERS)).is_success
+        assert told == []
+        wrong = {"Authorization": "Bearer wrong"}
+        assert (
+            await client.put(f"{V1}/transactions/2", json={"events": []}, headers=wrong)
+        ).status_code == 403
+        assert (await client.put(f"{V1}/transactions/3", json={"events": []})).status_code == 401
+    assert told == [1, 1]

@@ -410,6 +410,17 @@ async def test_verification_lets_the_counter_grow_with_what_was_told() -> None:
     assert found.store.facts.counter_sent == sent + 1
 
 
+async def test_a_stream_that_is_suspected_is_tried() -> None:
+    found = await setting()
+    sent = found.store.facts.counter_sent
+    found.now += FENCE_EVERY
+    await found.mirror.verify_next(DAY)
+    assert found.store.facts.counter_sent == sent, "nothing happened"
+    found.mirror.suspect()
+    await found.mirror.verify_next(DAY)
+    assert found.store.facts.counter_sent == sent + 1
+
+
 # -- accounts ------------------------------------------------------------------------------------------------
 
 

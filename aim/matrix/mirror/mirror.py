@@ -37,7 +37,7 @@ from aim.world.rooms import Observed
 
 log = logging.getLogger("aim.mirror")
 
-BARRIER_TIMEOUT = 120.0
+BARRIER_TIMEOUT = 60.0
 """Seconds: what a homeserver has to send after a busy hour takes its time."""
 FENCE_EVERY = timedelta(minutes=1)
 """How old what we were told may get before the counter tells of it."""
@@ -186,6 +186,10 @@ class Mirror:
         self._current = current
         if current != self._memory.facts.is_current:
             await self._keeper.note(MirrorFacts(is_current=current))
+
+    def suspect(self) -> None:
+        """Somebody was refused who may have been the homeserver: within a minute the stream is tried."""
+        self._moved = True
 
     async def _fence(self) -> bool:
         return await self.barrier() if self._begun else False

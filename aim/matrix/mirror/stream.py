@@ -27,7 +27,10 @@ from aim.world.rooms import MARKER_TYPE, MARKER_VERSION
 
 log = logging.getLogger("aim.mirror")
 
-_WHERE = "`url` in the registration must be where the homeserver finds `listen`: check host, port, firewall"
+_WHERE = (
+    "`url` in the registration must be where the homeserver finds `listen`: check host, port, firewall; "
+    "after a change of the registration restart the homeserver"
+)
 _PING_FAILURES: Mapping[str, tuple[str, str]] = {
     "M_CONNECTION_FAILED": (
         "the homeserver can't connect to the url of our registration",

@@ -90,7 +90,7 @@ select key, intended_at from aim.room_intents order by key;
 -- Cycles ------------------------------------------------------------------------------------------------------------
 
 -- name: interrupt_cycles
--- There is one writer: whatever still seems to run was killed.
+-- Done by a writer that has just come.
 update aim.cycles set status = 'interrupted' where status = 'running';
 
 -- name: prune_done
