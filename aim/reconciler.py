@@ -82,11 +82,12 @@ class Observer:
         return await self._senses.recorded.load(self._roster, self._senses.now())
 
     async def world(self, directory: Directory | None = None) -> World:
-        """Everything a plan depends on; the directory is read, unless it is given.
+        """Everything a plan depends on; the directory is read, unless it is given, as by the daemon, whose
+        cycles run side by side.
 
         Raises SourceError, HomeserverError, StoreError.
         """
-        recorded = await self.recorded()
+        recorded, is_shared = await self.recorded(), directory is not None
         if directory is None:
             directory = await self.directory(recorded)
         observed = await self._senses.homeserver.observe(
@@ -95,6 +96,9 @@ class Observer:
             {key: room.room_id for key, room in recorded.rooms.items()},
             wanted_rooms(self._senses.config, directory),
         )
+        if is_shared:
+            # Whatever others did while we looked has to count against the guards.
+            recorded = await self.recorded()
         _refuse_empty_in_recovery(directory, recorded, observed)
         config = self._senses.config
         return World(

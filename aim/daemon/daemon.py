@@ -76,7 +76,11 @@ class Daemon:
         self._queue = Queue()
         self._teller = Teller(metrics)
         self._cycles = Cycles(reconciler, self._queue, self._teller, now, self._stopping, mirror)
-        self._keeper = Keeper(mirror, pace.verify, self._stopping) if mirror is not None else None
+        self._keeper = (
+            Keeper(mirror, pace.verify, self._stopping, self._teller.defect, self._hears_again)
+            if mirror is not None
+            else None
+        )
         self._woken = self._cycles.freed
         self._fatal: AimError | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -154,6 +158,11 @@ class Daemon:
         self._queue.add(keys, self._now())
         self._woken.set()
 
+    def _hears_again(self) -> None:
+        """Events arrive: what happened while they did not is looked at as a whole."""
+        self._whole_wanted = True
+        self._woken.set()
+
     async def _tick(self) -> None:
         """One look, in a task of its own, that can be waited for and cancelled without the scheduler's."""
         self._looking = asyncio.create_task(self._look())
@@ -222,14 +231,19 @@ class Daemon:
             if self._whole_wanted:
                 self._whole_wanted = False
                 await self._decide(partial(self._whole, directory))
-            elif self._mirror is not None and (keys := self._queue.take(self._now())):
+            elif self._takes_rooms and (keys := self._queue.take(self._now())):
                 await self._decide(partial(self._rooms, keys, directory))
         if keeping is not None:
             keeping.cancel()
 
+    @property
+    def _takes_rooms(self) -> bool:
+        """Whether rooms are looked at one by one: not while each look would read the whole homeserver."""
+        return self._mirror is not None and self._mirror.current and self._directory is not None
+
     async def _wait(self) -> None:
         """Until something is due."""
-        due = self._queue.next_due() if self._mirror is not None else None
+        due = self._queue.next_due() if self._takes_rooms else None
         seconds = None if due is None else max(0.0, (due - self._now()).total_seconds())
         if self._whole_wanted:
             return
@@ -251,6 +265,9 @@ class Daemon:
                 await work
             except AimError as error:
                 failed(error)
+            except Exception as error:  # noqa: BLE001 - a defect must not end enforcement without a word
+                self._open = True
+                self._teller.defect(error)
 
         task = asyncio.create_task(run())
         self._running.add(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -24,10 +25,20 @@ _log = structlog.get_logger()
 class Keeper:
     """Looks after one mirror until told to stop."""
 
-    def __init__(self, mirror: LiveMirror, verify: timedelta, stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        mirror: LiveMirror,
+        verify: timedelta,
+        stopping: asyncio.Event,
+        defect: Callable[[Exception], None],
+        hears: Callable[[], None],
+    ) -> None:
+        """`defect` is told of what should not happen, `hears` whenever the mirror has become current."""
         self._mirror = mirror
         self._verify = verify
         self._stopping = stopping
+        self._defect = defect
+        self._hears = hears
         self._said: str | None = None
         self.tried = asyncio.Event()
         """Set once the mirror is current, or could not be made so at the first try."""
@@ -45,6 +56,8 @@ class Keeper:
                 raise
             except AimError as error:
                 self._fell_behind(error)
+            except Exception as error:  # noqa: BLE001 - without a keeper the mirror is never current again
+                self._defect(error)
             finally:
                 self.tried.set()
             pause = _CALM if self._mirror.current else _AGAIN
@@ -56,6 +69,7 @@ class Keeper:
         if self._mirror.current:
             self._said = None
             _log.info("the mirror is current: events of the homeserver arrive")
+            self._hears()
 
     def _fell_behind(self, error: AimError) -> None:
         if error.message != self._said:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import datetime, timedelta
+from pathlib import PurePath
 
 import structlog
 
@@ -20,6 +22,8 @@ from aim.reconciler import Cycle
 
 _NAMED = 5
 """How many people a line of the log names."""
+_FRAMES = 4
+"""How many places a defect is told with."""
 
 _log = structlog.get_logger()
 
@@ -52,6 +56,14 @@ class Teller:
         self._all_well = False
         self._metrics.cycle_failed()
         _log.error("cycle failed", cause=error.message, remedy=error.remedy)
+
+    def defect(self, error: Exception) -> None:
+        """Something of ours is broken. What it is and where, never the values: they may be secret."""
+        self._all_well = False
+        self._metrics.cycle_failed()
+        frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+        where = ", ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames)
+        _log.error("a defect of aim; it goes on", type=type(error).__name__, at=where, remedy="report it")
 
     def outcome(self, outcome: Outcome) -> None:
         """Counts and logs one outcome."""

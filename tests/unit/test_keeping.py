@@ -24,6 +24,7 @@ class Mirror(StillMirror):
         super().__init__(current=False)
         self.stopping, self.steps = stopping, steps
         self.did: list[str] = []
+        self.defects: list[Exception] = []
         self.on_begin: Callable[[], None] = self.becomes_current
 
     def becomes_current(self) -> None:
@@ -48,7 +49,7 @@ async def kept(steps: int, change: Callable[[Mirror], None] = lambda _: None) ->
     stopping = asyncio.Event()
     mirror = Mirror(stopping, steps)
     change(mirror)
-    keeper = Keeper(mirror, HOUR, stopping)
+    keeper = Keeper(mirror, HOUR, stopping, mirror.defects.append, lambda: mirror.did.append("hears"))
     with capture_logs() as logs:
         await asyncio.wait_for(keeper.keep(), 10)
     assert keeper.tried.is_set()
@@ -64,8 +65,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_it_is_begun_and_then_verified() -> None:
     mirror, said = await kept(5)
-    assert mirror.did[0] == "begin"
-    assert set(mirror.did[1:]) == {"verify"}
+    assert mirror.did[:2] == ["begin", "hears"]
+    assert set(mirror.did[2:]) == {"verify"}
     assert said == ["the mirror is current: events of the homeserver arrive"]
 
 
@@ -88,6 +89,19 @@ async def test_a_mirror_that_falls_behind_is_begun_again() -> None:
     mirror, said = await kept(3, lost)
     assert mirror.did[:2] == ["begin", "begin"]
     assert len(said) == 1
+
+
+async def test_a_defect_is_told_and_it_goes_on() -> None:
+    def broken(mirror: Mirror) -> None:
+        def begin() -> None:
+            raise KeyError("secret")
+
+        mirror.on_begin = begin
+
+    mirror, said = await kept(3, broken)
+    assert mirror.did == ["begin"] * 3
+    assert [type(error) for error in mirror.defects] == [KeyError] * 3
+    assert said == []
 
 
 async def test_a_lost_database_ends_it() -> None:

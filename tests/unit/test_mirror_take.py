@@ -363,3 +363,13 @@ async def test_repeated_and_disordered_transactions_come_to_the_truth(
         await found.mirror.take(f"t{number}", [shown])
     assert await found.is_true(ROOM, OTHER)
     assert found.store.doubts == set()
+
+
+async def test_a_room_that_is_read_and_as_it_was_is_nothing_to_look_at() -> None:
+    """Else whoever looks at what changed would read it again, for ever."""
+    found = await setting()
+    found.changed.clear()
+    found.mirror.mark_stale(ROOM)
+    await found.mirror.refresh()
+    assert found.server.asked != []
+    assert found.changed == []

@@ -60,10 +60,15 @@ class Memory:
                 copy.put_members(group)
 
     def apply(self, changes: MirrorChanges) -> set[str]:
-        """Follows what was recorded. Gives the ids of the rooms that it touched."""
+        """Follows what was recorded. Gives the ids of the rooms of which something is not as it was, or has
+        come into doubt; that it was read again, and is as it was, is nothing to look at."""
         for room_id in changes.dropped:
             self._drop(room_id)
+        stale: set[str] = set()
         for room_id, condition in changes.rooms.items():
+            known = self.copies.get(room_id)
+            if condition.stale and (known is None or not known.condition.stale):
+                stale.add(room_id)
             copy = self.copy_of(room_id)
             copy.condition, copy.is_recorded = condition, True
         for key in changes.gone:
@@ -79,8 +84,8 @@ class Memory:
             self.doubts[key] = self._doubted
         self._know(changes.accounts, only=changes.only_these_accounts)
         self.facts = self.facts.changed_by(changes.facts)
-        keys = chain(changes.gone, changes.doubts, changes.settled, (row.key for row in rows))
-        return {*changes.dropped, *changes.rooms, *(key.room_id for key in keys)}
+        keys = chain(changes.gone, changes.doubts, (row.key for row in rows))
+        return {*changes.dropped, *stale, *(key.room_id for key in keys)}
 
     def copy_of(self, room_id: str) -> RoomCopy:
         """The copy of that room, an empty stale one if there was none."""

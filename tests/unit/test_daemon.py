@@ -1,0 +1,90 @@
+"""The daemon's loop over fakes: what makes it look, and that it never looks without end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from aim.daemon import Daemon, Pace
+from aim.ops.metrics import Metrics
+from tests.unit.fakes import FakeSource
+from tests.unit.test_cycles import StillMirror
+from tests.unit.test_reconciler import Deployment, settled
+
+
+def daemon_of(deployment: Deployment, mirror: StillMirror) -> Daemon:
+    source = FakeSource(lambda roster: deployment.make(roster))  # noqa: PLW0108 - it may be replaced
+    reconciler = deployment.reconciler()
+    return Daemon(source, reconciler, Pace(3600), deployment.clock.now, Metrics(), mirror)
+
+
+async def worked(daemon: Daemon, seconds: float = 0.3) -> None:
+    """Lets it work for a moment."""
+    work = asyncio.create_task(daemon._work())
+    await asyncio.wait({work}, timeout=seconds)
+    daemon.stop()
+    await asyncio.wait_for(work, 5)
+    await daemon._finish()
+
+
+class Keyed(StillMirror):
+    def key_of(self, room_id: str) -> str | None:
+        return "lab"
+
+
+async def test_while_events_do_not_arrive_rooms_are_not_looked_at_one_by_one() -> None:
+    deployment = await settled()
+    mirror = Keyed(current=False)
+    daemon = daemon_of(deployment, mirror)
+    daemon._directory = await daemon._reconciler.directory()
+    daemon.changed(["!any"])
+    await worked(daemon)
+    assert deployment.line.names().count("observe") == 0
+
+
+async def test_before_the_directory_was_read_nothing_is_looked_at_and_nobody_is_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deployment = await settled()
+    daemon = daemon_of(deployment, Keyed())
+    rounds = 0
+    wait = daemon._wait
+
+    async def counted() -> None:
+        nonlocal rounds
+        rounds += 1
+        await wait()
+
+    monkeypatch.setattr(daemon, "_wait", counted)
+    daemon.changed(["!any"])
+    await worked(daemon)
+    assert rounds < 5
+
+
+async def test_an_event_in_a_room_is_followed_by_a_look_at_it() -> None:
+    deployment = await settled()
+    daemon = daemon_of(deployment, Keyed())
+    daemon._directory = await daemon._reconciler.directory()
+    daemon.changed(["!any"])
+    await worked(daemon)
+    assert deployment.line.names().count("observe") == 1
+
+
+async def test_a_defect_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = await settled()
+    daemon = daemon_of(deployment, Keyed())
+    daemon._directory = await daemon._reconciler.directory()
+    daemon._whole_wanted = True
+
+    async def broken(*_: Any) -> None:
+        raise KeyError("secret")
+
+    monkeypatch.setattr(daemon._cycles, "whole", broken)
+    with capture_logs() as logs:
+        await worked(daemon)
+    [line] = [line for line in logs if line["event"] == "a defect of aim; it goes on"]
+    assert (line["type"], "secret" in str(line)) == ("KeyError", False)
+    assert daemon._open
