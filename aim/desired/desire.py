@@ -228,9 +228,22 @@ class _Mapping:
                 provisioner.allows,
                 invites=provisioner.invite_to_public_rooms,
                 replacing=Replacing(observed, roster, is_ruled, gone, on),
+                spared=self._people_of_unseen_spaces(),
             )
         )
         self.rooms |= {room.key: room for room in found}
+
+    def _people_of_unseen_spaces(self) -> People:
+        """Who belongs to spaces that exist but can't be seen now: nobody knows which rooms are in those."""
+        observed = self._observed
+        existing = {*self._recorded.rooms, *observed.newer}
+        return union(
+            space.members | space.spared
+            for space in self.rooms.values()
+            if space.is_space
+            and space.key not in observed.rooms
+            and (space.key in existing or space.takes_over is not None)
+        )
 
     def _add_deconfigured_rooms(self) -> None:
         """Default rooms that exist but left the configuration stay managed while they are in their space."""

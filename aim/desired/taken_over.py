@@ -17,7 +17,7 @@ from aim.desired.grants import merged_levels
 from aim.desired.levels import ADMIN, has_privileged_creators
 from aim.desired.replacing import Replacing, in_place_of, instead_of, is_replaced_by
 from aim.desired.rooms import DesiredRoom
-from aim.directory.roster import Roster, union
+from aim.directory.roster import NOBODY, People, Roster, union
 from aim.world.rooms import MARKER_VERSION, Child, Observed, Room
 
 NAME = "m.room.name"
@@ -104,15 +104,18 @@ def rooms_of_people(
     *,
     invites: bool,
     replacing: Replacing | None = None,
+    spared: People = NOBODY,
 ) -> Iterator[DesiredRoom]:
     """The rooms that people put into these spaces and that are to be managed, asked into, or replaced.
 
     `spaces` is everything desired so far, by key, in the order of the configuration; `is_exempt` tells MXIDs
     of people whose level the directory does not rule. With `invites` false nobody is asked into a room.
+    `spared` may belong to any of these rooms, by a space that can't be seen: see DesiredRoom.spared.
     """
     search = _Search(spaces, observed, roster, is_exempt)
     rooms: dict[str, DesiredRoom] = {}
-    for room in _managed(search, spaces, observed, invites=invites):
+    for managed in _managed(search, spaces, observed, invites=invites):
+        room = replace(managed, spared=managed.spared | spared)
         old, found = search.superseded.get(room.key), search.rooms[room.key]
         if old is not None:
             rooms[room.key] = in_place_of(old[0], room, old[1])

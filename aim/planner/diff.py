@@ -408,11 +408,15 @@ class _Comparison:
             keys = [key for condition in allow if (key := self._space_in(condition)) is not None]
             if any(self._is_inside(key, person) for key in keys):
                 return False, ()
-            # A space waits for nobody: two that let in each other's members would wait for ever.
-            for key in keys if not desired.is_space else ():
-                if person in self._to_be_joined(key):
+            for key in keys:
+                if self._may_wait_for(desired, key) and person in self._to_be_joined(key):
                     return False, (identity_of(Join.type, key, self._world.mxid(person)),)
         return True, ()
+
+    def _may_wait_for(self, desired: DesiredRoom, key: str) -> bool:
+        """Only rooms wait, and only for spaces: two that let in each other's members would wait for ever."""
+        other = self._world.desired.rooms.get(key)
+        return not desired.is_space and other is not None and other.is_space
 
     def _join_rules(self, desired: DesiredRoom, observed: Room | None) -> Mapping[str, object]:
         """As they will be when people join."""

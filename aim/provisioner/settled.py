@@ -23,6 +23,8 @@ class Settled:
         self._status = dict.fromkeys((action.identity for action in held), OutcomeStatus.HELD)
         self._rooms: dict[str, str] = {}
         self._awaited: dict[str, asyncio.Event] = {}
+        self._waiting: dict[str, str] = {}
+        """Room → the action elsewhere that its work stands still for: one at a time, its own are in order."""
         for action in due:
             self._rooms[action.identity] = action.room
             self._awaited[action.identity] = asyncio.Event()
@@ -38,9 +40,28 @@ class Settled:
                 continue
             # The actions of one room are done in their order: to wait for a later one would be for ever.
             if self._rooms.get(identity, action.room) != action.room:
-                await self._awaited[identity].wait()
+                if self._is_held_up_by(identity, action.room):
+                    return f"depends on “{identity}”, which can't be done before it either"
+                await self._wait(identity, action.room)
             status = self._status.get(identity)
             if status is not OutcomeStatus.DONE:
                 word = _WORDS[status] if status else "is not done yet"
                 return f"depends on “{identity}”, which {word}"
         return None
+
+    def _is_held_up_by(self, identity: str, room: str) -> bool:
+        """Whether an action elsewhere is not over, and can't be before the work on `room` goes on."""
+        awaited: str | None = identity
+        # Who waited for what is over by now goes on by itself.
+        while awaited is not None and not self._awaited[awaited].is_set():
+            if self._rooms[awaited] == room:
+                return True
+            awaited = self._waiting.get(self._rooms[awaited])
+        return False
+
+    async def _wait(self, identity: str, room: str) -> None:
+        self._waiting[room] = identity
+        try:
+            await self._awaited[identity].wait()
+        finally:
+            del self._waiting[room]

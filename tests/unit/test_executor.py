@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from aim.errors import HomeserverRefused, HomeserverUnavailable, StoreError
-from aim.planner.actions import AbandonSpace, AnyAction, Invite, Kick, ReleaseRoom, TakeControl
+from aim.planner.actions import AbandonSpace, AnyAction, Invite, Join, Kick, ReleaseRoom, TakeControl
 from aim.planner.plan import Plan
 from aim.ports import NewRoom, Outcome, OutcomeStatus
 from aim.provisioner.executor import Provisioner
@@ -178,6 +178,54 @@ async def test_rooms_never_wait_for_each_other_with_the_gate_in_hand(parallelism
     outcomes = await asyncio.wait_for(stage.execute(), 10)
     assert {outcome.status for outcome in outcomes.values()} == {DONE}
     assert len(stage.homeserver.rooms) == 12
+
+
+def joins_of(before: Mapping[str, str]) -> tuple[Scene, list[Join]]:
+    """Spaces, each with a join of ann's: space → the one whose join is to come first."""
+    scene = provisioned(a_config(*(a_space(key, "") for key in before)), a_directory(["ann", "bob"]))
+    joins = [
+        Join(
+            room=key,
+            space=key,
+            room_id=scene.observed.rooms[key].room_id,
+            person=mxid("ann"),
+            needs_invite=False,
+            reason="",
+            after=(f"join {other} {mxid('ann')}",) if other else (),
+        )
+        for key, other in before.items()
+    ]
+    for key in before:
+        scene = scene.with_room(key, joined=["bob"], invited=["ann"])
+    return scene, joins
+
+
+@pytest.mark.parametrize(
+    ("before", "skipped"),
+    [
+        ({"a": "b", "b": "a"}, {"a", "b"}),
+        ({"a": "b", "b": "c", "c": "a", "d": ""}, {"a", "b", "c"}),
+        ({"a": "a"}, {"a"}),
+        ({"a": "b", "b": "c", "c": ""}, set()),
+    ],
+)
+async def test_actions_that_wait_for_each_other_are_skipped(
+    before: dict[str, str], skipped: set[str]
+) -> None:
+    scene, joins = joins_of(before)
+    outcomes = await asyncio.wait_for(Stage(scene).execute(only(*joins)), 10)
+    assert {key for key in before if outcomes[f"join {key} {mxid('ann')}"].status is SKIPPED} == skipped
+    assert {outcome.status for outcome in outcomes.values()} <= {SKIPPED, DONE}
+
+
+async def test_rooms_may_wait_for_each_other_in_turn() -> None:
+    scene, (first, second) = joins_of({"a": "", "b": "a"})
+    third = replace(first, person=mxid("bob"), after=(second.identity,))
+    fourth = replace(second, person=mxid("bob"), after=(third.identity,))
+    scene = scene.with_room("a", invited=["ann", "bob"], joined=[])
+    scene = scene.with_room("b", invited=["ann", "bob"], joined=[])
+    outcomes = await asyncio.wait_for(Stage(scene).execute(only(first, third, second, fourth)), 10)
+    assert {outcome.status for outcome in outcomes.values()} == {DONE}
 
 
 async def test_no_more_requests_at_once_than_allowed() -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from aim.planner.actions import Join
-from tests.unit.model import mxid
+from aim.world.rooms import Marker
+from tests.unit.model import INSTANCE, mxid
 from tests.unit.worlds import (
     NO_LIMITS,
     NOW,
     Scene,
     a_config,
     a_directory,
+    a_room_of_people,
     a_scene,
     a_space,
     cycle,
     identities,
     provisioned,
+    with_child,
 )
 
 ROOM = "all/talk"
@@ -125,3 +129,39 @@ def test_by_default_people_are_invited() -> None:
     config = a_config(a_space("all", ""), guards=NO_LIMITS)
     plan = a_scene(config, a_directory(["ann"])).plan()
     assert plan.by_type == {"create_space": 1, "invite": 1}
+
+
+# -- rooms that let in each other's members --------------------------------------------------------
+
+ONE, TWO = "!one:example.com", "!two:example.com"
+
+
+def letting_in(lets_in: Mapping[str, tuple[str, ...]]) -> Scene:
+    """Rooms of mod's in the space `all`, which ann is to join: room id → those whose members it lets in."""
+    config = a_config(a_space("all", ""), membership="join", guards=NO_LIMITS)
+    scene = provisioned(config, a_directory(["ann", "mod"])).with_room("all", joined=["mod"])
+    rooms = dict(scene.observed.rooms)
+    ids = {"all": rooms["all"].room_id}
+    for room_id, allow in lets_in.items():
+        allowed = [{"type": "m.room_membership", "room_id": ids.get(other, other)} for other in allow]
+        rules = {"m.room.join_rules": {"join_rule": "restricted", "allow": allowed}}
+        made = a_room_of_people(scene.roster, room_id, ["mod"], levels={}, bot="join")
+        marker = Marker(1, INSTANCE, room_id, mxid("mod"), 100)
+        rooms[room_id] = replace(made, marker=marker, state=rules)
+        rooms["all"] = with_child(rooms["all"], room_id, mxid("mod"))
+    return replace(scene, observed=replace(scene.observed, rooms=rooms))
+
+
+def test_rooms_that_let_in_each_others_members_wait_for_the_space_only() -> None:
+    found = joins(letting_in({ONE: (TWO, "all"), TWO: (ONE, "all")}))
+    assert found == {"all": (True, ()), ONE: (False, (JOIN,)), TWO: (False, (JOIN,))}
+
+
+def test_a_room_that_lets_in_its_own_members_does_not_wait_for_itself() -> None:
+    found = joins(letting_in({ONE: (ONE, "all")}))
+    assert found == {"all": (True, ()), ONE: (False, (JOIN,))}
+
+
+def test_who_is_in_a_room_whose_members_are_let_in_waits_for_nothing() -> None:
+    scene = letting_in({ONE: ("all", TWO), TWO: ("all",)}).with_room(TWO, joined=["ann", "mod"])
+    assert joins(scene) == {"all": (True, ()), ONE: (False, ())}

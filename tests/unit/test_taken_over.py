@@ -13,16 +13,20 @@ from aim.desired.desire import desire
 from aim.desired.rooms import Desired, DesiredRoom
 from aim.directory.model import Directory, Severity
 from aim.directory.roster import Roster
+from aim.planner.actions import Kick, SetPowerLevel
 from aim.world.recorded import Recorded, RecordedRoom
 from aim.world.rooms import Marker, Room
 from tests.unit.model import BOT, INSTANCE, mxid
 from tests.unit.worlds import (
+    Scene,
     a_config,
     a_directory,
     a_room,
     a_room_of_people,
     a_space,
     an_observed,
+    cycle,
+    provisioned,
     room_id_of,
     with_child,
 )
@@ -216,6 +220,80 @@ def test_a_default_level_in_one_space_outdoes_a_negative_one_in_another() -> Non
     found = org.taken(room, dict.fromkeys(("top", "lab"), mxid("bob")), config)
     assert found is not None
     assert org.levels(found) == {"ann": -5, "bob": -5, "eve": -5}
+
+
+# -- a space that can't be seen --------------------------------------------------------------------
+
+
+def in_two_spaces() -> Scene:
+    """A managed room in two spaces, with three people of each, of whom `ann` and `xan` have 50; and `eve`."""
+    groups = {"g1": ["ann", "bob", "cid"], "g2": ["xan", "yan", "zoe"], "ann": ["ann"], "xan": ["xan"]}
+    people = [*groups["g1"], *groups["g2"], "eve"]
+    config = a_config(a_space("one", "g1", ("ann", 50)), a_space("two", "g2", ("xan", 50)))
+    scene = provisioned(config, a_directory(people, groups))
+    spaces = {key: with_child(space, ROOM, mxid("ann")) for key, space in scene.observed.rooms.items()}
+    allow = [{"type": "m.room_membership", "room_id": space.room_id} for space in spaces.values()]
+    room = replace(
+        a_room_of_people(scene.roster, ROOM, people, levels={"ann": 50, "xan": 50, "eve": 50}, bot="join"),
+        marker=Marker(1, INSTANCE, ROOM, mxid("eve"), 100),
+        state={"m.room.join_rules": {"join_rule": "restricted", "allow": allow}},
+    )
+    recorded = replace(scene.recorded, rooms={**scene.recorded.rooms, ROOM: RecordedRoom(ROOM, ROOM, None)})
+    return replace(scene, observed=replace(scene.observed, rooms={**spaces, ROOM: room}), recorded=recorded)
+
+
+def done_in_the_room(scene: Scene) -> list[str]:
+    """What happens to people there."""
+    kinds = (Kick, SetPowerLevel)
+    actions = scene.plan().actions
+    return sorted(action.identity for action in actions if isinstance(action, kinds) and action.room == ROOM)
+
+
+def forgotten(scene: Scene) -> Scene:
+    """Nothing is recorded of the space `one`."""
+    rooms = {key: room for key, room in scene.recorded.rooms.items() if key != "one"}
+    return replace(scene, recorded=replace(scene.recorded, rooms=rooms))
+
+
+@pytest.mark.parametrize("known_by", ["record", "adoption", "newer marker"])
+def test_whose_space_cannot_be_seen_keeps_place_and_level_in_a_room_of_another_space(known_by: str) -> None:
+    scene = in_two_spaces()
+    space_id = scene.observed.rooms["one"].room_id
+    unseen = scene.without_room("one")
+    if known_by != "record":
+        unseen = forgotten(unseen)
+    if known_by == "newer marker":
+        unseen = replace(unseen, observed=replace(unseen.observed, newer={"one": space_id}))
+    elif known_by == "adoption":
+        first = a_space("one", "g1", ("ann", 50), room=space_id)
+        config = a_config(first, a_space("two", "g2", ("xan", 50)))
+        unseen = replace(unseen, config=config)
+    # Only she is of neither space: she goes in both cases.
+    gone = [f"kick {ROOM} {mxid('eve')}", f"set_power_level {ROOM} {mxid('eve')} 0"]
+    assert done_in_the_room(scene) == gone
+    assert done_in_the_room(unseen) == gone
+
+
+def test_once_the_space_is_seen_again_who_lost_it_goes_and_is_demoted() -> None:
+    scene = in_two_spaces()
+    unseen = cycle(scene.without_room("one"))
+    rooms = {**unseen.observed.rooms, "one": scene.observed.rooms["one"]}
+    seen = replace(unseen, observed=replace(unseen.observed, rooms=rooms))
+    assert done_in_the_room(seen) == []
+    groups = {"g1": ["bob"], "g2": ["xan", "yan", "zoe"], "xan": ["xan"], "ann": []}
+    users = ["ann", "bob", "cid", "xan", "yan", "zoe", "eve"]
+    fewer = replace(seen, directory=a_directory(users, groups, roster=seen.roster))
+    assert done_in_the_room(fewer) == [
+        f"kick {ROOM} {mxid('ann')}",
+        f"kick {ROOM} {mxid('cid')}",
+        f"set_power_level {ROOM} {mxid('ann')} 0",
+    ]
+
+
+def test_a_space_that_is_yet_to_be_made_spares_nobody() -> None:
+    scene = forgotten(in_two_spaces()).without_room("one")
+    kicks = {f"kick {ROOM} {mxid(name)}" for name in ("ann", "bob", "cid")}
+    assert kicks <= set(done_in_the_room(scene))
 
 
 # -- rooms that are ours already -------------------------------------------------------------------
