@@ -32,8 +32,11 @@ $(SERVERS): tools/servers.sh | $(READY)
 demo: $(READY)
 	@$(BIN)/aim demo $(ARGS)
 
+# Most tests wait for servers more than they compute. A file stays together: what it starts, it starts once.
+WORKERS = --numprocesses=2 --dist=loadfile
+
 test: $(READY) $(SERVERS)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(WORKERS) $(ARGS)
 
 # All four, even if the first fails.
 check: $(READY)
