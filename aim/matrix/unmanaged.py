@@ -8,15 +8,16 @@ space's members can join is read, acting as whoever is in it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mautrix.api import Path, SynapseAdminPath
 
 from aim.directory.roster import Roster
-from aim.errors import HomeserverRefused
+from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.matrix import mxid, parse
 from aim.matrix.parallel import each
 from aim.matrix.parse import Home, mapping
+from aim.matrix.rooms import joined
 from aim.matrix.transport import PARALLELISM, Getter
 from aim.world.rooms import Child, Room
 
@@ -39,6 +40,20 @@ class Found:
     """Room id or alias → why it can't be seen."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Alias → room id."""
+    failed: frozenset[str] = frozenset()
+    """What is unseen only because the homeserver failed: another time it may be seen."""
+
+    def completed_by(self, last: Found) -> Found:
+        """With what was found `last` in place of what failed this time."""
+        aliases = {name: last.aliases[name] for name in self.failed & last.aliases.keys()}
+        ids = self.failed.union(aliases.values()) - self.rooms.keys()
+        rooms = {room_id: last.rooms[room_id] for room_id in ids & last.rooms.keys()}
+        return replace(
+            self,
+            rooms={**rooms, **self.rooms},
+            unseen={name: why for name, why in self.unseen.items() if name not in {*rooms, *aliases}},
+            aliases={**aliases, **self.aliases},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +88,13 @@ class Unmanaged:
         """What is in our spaces without being ours, and the rooms that are `wanted`.
 
         `read` are all rooms that the bot is in, marked or not. `wanted` is alias or room id → localparts of
-        people who may be in it. Raises HomeserverUnavailable; a refusal concerns one room only.
+        people who may be in it. A refusal concerns one room only, and so does a failure as long as the
+        homeserver answers otherwise. Raises HomeserverUnavailable.
         """
         known = {room.room_id: room for room in read}
-        aliases, unseen = await self._resolve([name for name in wanted or {} if name.startswith("#")])
+        failed: set[str] = set()
+        names = [name for name in wanted or {} if name.startswith("#")]
+        aliases, unseen = await self._resolve(names, failed)
         candidates: dict[str, _Candidate] = {}
         for name, people in (wanted or {}).items():
             room_id = name if name.startswith("!") else aliases.get(name)
@@ -84,11 +102,21 @@ class Unmanaged:
                 acting = tuple(mxid.make(person, self._home.server_name) for person in people)
                 candidates[room_id] = _Candidate(room_id, acting)
         asked_for = set(candidates)
-        for candidate in await self._in_spaces(known, unseen):
+        for candidate in await self._in_spaces(known, unseen, failed):
             candidates.setdefault(candidate.room_id, candidate)
         for candidate in self._replacements(known):
             candidates.setdefault(candidate.room_id, candidate)
-        found = await each(self._candidate(asked_for), list(candidates.values()), self._parallelism)
+        look = self._candidate(asked_for)
+
+        async def look_into(candidate: _Candidate) -> Room | str:
+            try:
+                return await look(candidate)
+            except HomeserverUnavailable as error:
+                await self._require_answers()
+                failed.add(candidate.room_id)
+                return error.message
+
+        found = await each(look_into, list(candidates.values()), self._parallelism)
         ours = [room for room in known.values() if room.marker is not None]
         near = {child for room in ours for child in room.children} | {room.replacement for room in ours}
         near |= {*aliases.values(), *(wanted or {})}
@@ -98,11 +126,15 @@ class Unmanaged:
                 rooms[room.room_id] = room
             else:
                 unseen[candidate.room_id] = room
-        return Found(rooms, unseen, aliases)
+        return Found(rooms, unseen, aliases, frozenset(failed))
+
+    async def _require_answers(self) -> None:
+        """Raises HomeserverUnavailable if the homeserver answers nothing else either."""
+        await joined(self._transport)
 
     # -- names -----------------------------------------------------------------------------------------------
 
-    async def _resolve(self, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    async def _resolve(self, names: Sequence[str], failed: set[str]) -> tuple[dict[str, str], dict[str, str]]:
         """Alias → room id (Client-Server API, `GET /directory/room/{alias}`); of the others, why not."""
         aliases: dict[str, str] = {}
         unseen: dict[str, str] = {}
@@ -112,6 +144,11 @@ class Unmanaged:
                 answer = mapping(await self._transport.get(Path.v3.directory.room[name]))
             except HomeserverRefused as refusal:
                 unseen[name] = refusal.message
+                return
+            except HomeserverUnavailable as error:
+                await self._require_answers()
+                unseen[name] = error.message
+                failed.add(name)
                 return
             room_id = answer.get("room_id")
             if isinstance(room_id, str):
@@ -124,7 +161,9 @@ class Unmanaged:
 
     # -- what is in our spaces -------------------------------------------------------------------------------
 
-    async def _in_spaces(self, known: Mapping[str, Room], unseen: dict[str, str]) -> list[_Candidate]:
+    async def _in_spaces(
+        self, known: Mapping[str, Room], unseen: dict[str, str], failed: set[str]
+    ) -> list[_Candidate]:
         """What the members of a space of ours could join there, and is not ours."""
         spaces = [
             room
@@ -138,6 +177,11 @@ class Unmanaged:
                 joinable = await self._joinable(space.room_id)
             except HomeserverRefused as refusal:
                 unseen.update(dict.fromkeys(others, refusal.message))
+                return []
+            except HomeserverUnavailable as error:
+                await self._require_answers()
+                unseen.update(dict.fromkeys(others, error.message))
+                failed.update(others)
                 return []
             return [
                 _Candidate(room_id, tuple(self._insiders(space, child)))

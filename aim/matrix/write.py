@@ -230,7 +230,8 @@ class Writer:
         try:
             current = dict(mapping(await self._transport.get(path)))
         except HomeserverRefused as error:
-            if error.status != 404:
+            if (error.status, error.errcode) != (404, "M_NOT_FOUND"):
+                # Anybody's 404, a proxy's say: what is there must not be overwritten.
                 raise
             # A room whose creation broke off.
             current = {"users": await self._first_levels(room_id, self._home.bot)}

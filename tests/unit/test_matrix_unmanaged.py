@@ -216,6 +216,36 @@ async def test_a_refused_hierarchy_is_told_and_an_unavailable_homeserver_is_an_e
         await Unmanaged(ReadTransport(away), HOME, homeserver.roster).look([space])
 
 
+async def test_a_failure_of_one_thing_leaves_the_last_finding_of_it() -> None:
+    homeserver = Canned()
+    homeserver.listed = {"!top:example.com": [entry("!a")], "!lab:example.com": [entry("!b"), entry("!c")]}
+    homeserver.inside = {key: [mxid("eve")] for key in ("!a", "!b", "!c", "!old")}
+    homeserver.inside["!old"] = [mxid("ann")]
+    homeserver.aliases = {ALIAS: {"room_id": "!old"}}
+    spaces = [
+        homeserver.space({"!a": mxid("eve")}),
+        homeserver.space(dict.fromkeys(("!b", "!c"), mxid("eve")), "lab"),
+    ]
+    last = await homeserver.look(*spaces, wanted={ALIAS: ["ann"]})
+    assert (set(last.rooms), last.failed) == ({"!a", "!b", "!c", "!old"}, frozenset())
+    broken = ("!top:example.com/hierarchy", "!b/state", ALIAS)
+
+    async def fetch(path: PathBuilder, query: Query | None, user_id: str | None) -> object:
+        if unquote(str(path)).endswith(broken):
+            raise HomeserverUnavailable("500")
+        if str(path).endswith("joined_rooms"):
+            return {"joined_rooms": []}
+        return await homeserver.fetch(path, query, user_id)
+
+    unmanaged = Unmanaged(ReadTransport(fetch), HOME, homeserver.roster)
+    found = await unmanaged.look(spaces, {ALIAS: ["ann"]})
+    assert set(found.rooms) == {"!c"}
+    assert found.unseen == dict.fromkeys(("!a", "!b", ALIAS), "500")
+    completed = found.completed_by(last)
+    assert (completed.rooms, completed.aliases, completed.unseen) == (last.rooms, last.aliases, {})
+    assert found.completed_by(Found()) == found
+
+
 async def test_what_is_no_state_is_told() -> None:
     homeserver = Canned()
     homeserver.listed = {"!top:example.com": [entry("!a")]}

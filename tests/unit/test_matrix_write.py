@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mautrix.api import PathBuilder
 
 from aim.errors import HomeserverRefused
 from aim.matrix.parse import Home
-from aim.matrix.write import MAX_CONTENT, creation, merged_power_levels
+from aim.matrix.transport import Transport
+from aim.matrix.write import MAX_CONTENT, Writer, creation, merged_power_levels
 from aim.ports import NewRoom
 from aim.world.rooms import MARKER_TYPE
 
@@ -133,6 +135,34 @@ def test_what_is_so_already_makes_no_difference(users: object) -> None:
     current = {"ban": 50} if users is None else {"ban": 50, "users": users}
     levels = {"@ann:x": 50} if users else {"@ann:x": 0}
     assert merged_power_levels(current, {"ban": 50}, levels) == current
+
+
+class Levelless:
+    """A room without power levels, or what answers in its place."""
+
+    def __init__(self, errcode: str | None) -> None:
+        self.errcode = errcode
+        self.written: list[object] = []
+
+    async def get(self, path: PathBuilder, **_: object) -> object:
+        if "power_levels" in str(path):
+            raise HomeserverRefused("none", status=404, errcode=self.errcode)
+        return {"room_version": "11"}
+
+    async def put(self, path: PathBuilder, body: object, **_: object) -> object:
+        self.written.append(body)
+        return {}
+
+
+async def test_missing_power_levels_are_written_and_anothers_404_overwrites_nothing() -> None:
+    room = Levelless("M_NOT_FOUND")
+    await Writer(cast("Transport", room), HOME).change_power_levels("!a", {"ban": 50}, {"@ann:x": 50})
+    assert room.written == [{"ban": 50, "users": {HOME.bot: 100, "@ann:x": 50}}]
+    for errcode in (None, "M_UNRECOGNIZED"):
+        room = Levelless(errcode)
+        with pytest.raises(HomeserverRefused):
+            await Writer(cast("Transport", room), HOME).change_power_levels("!a", {"ban": 50}, {})
+        assert room.written == []
 
 
 names = st.sampled_from(["@ann:x", "@ben:x", "@cem:x", "@fay:y"])

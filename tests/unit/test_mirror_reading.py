@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from aim.errors import HomeserverRefused, HomeserverUnavailable
+from aim.errors import HomeserverError, HomeserverRefused, HomeserverUnavailable
 from aim.matrix.mirror.mirror import FENCE_EVERY
 from aim.matrix.mirror.people import WHOLE_LIST
-from aim.matrix.mirror.reading import MANY_DOUBTS, TRIES
+from aim.matrix.mirror.reading import MANY_DOUBTS, PUT_OFF, TRIES
 from aim.ports import MirroredRoom
 from tests.unit.mirroring import CONTROL, HOME, FakeMirrorStore, Server, Setting, key, local, refuse
 
@@ -32,6 +33,16 @@ def populated(*rooms: str) -> Server:
 
 async def setting(*rooms: str) -> Setting:
     return await Setting(populated(*(rooms or (ROOM,)))).started()
+
+
+def failing(room_id: str, error: HomeserverError) -> Callable[[str], None]:
+    """All that is asked of this room ends with `error`."""
+
+    def fail(path: str) -> None:
+        if f"rooms/{room_id}/" in path:
+            raise error
+
+    return fail
 
 
 def reads(server: Server) -> list[str]:
@@ -180,12 +191,12 @@ async def test_what_was_done_while_it_was_looked_around_is_looked_for_again() ->
     assert any(name.endswith("/hierarchy") for name in found.server.asked)
 
 
-async def test_an_answer_that_is_no_state_is_an_error_and_not_an_empty_room() -> None:
+async def test_an_answer_that_is_no_state_is_no_empty_room() -> None:
     found = await setting()
     found.mirror.mark_stale(ROOM)
     del found.server.state[ROOM]["m.room.create", ""]
-    with pytest.raises(HomeserverUnavailable, match="without its beginning"):
-        await found.observe()
+    assert set(await found.rooms()) == {ROOM}
+    assert reads(found.server) == [f"rooms/{ROOM}/state", "joined_rooms"]
     assert key(ROOM, NAME) in found.store.events
 
 
@@ -194,13 +205,52 @@ async def test_a_room_that_is_refused_is_mirrored_no_longer(status: int, code: s
     found = await setting()
 
     def fail(path: str) -> None:
-        raise refuse(status, code)
+        if path != "joined_rooms":
+            raise refuse(status, code)
 
     found.server.before_answer = fail
+    del found.server.state[ROOM]
+    found.server.state[ROOM] = {}
     found.mirror.mark_stale(ROOM)
     assert await found.rooms() == {}
     assert (found.store.rooms, found.store.events, found.store.memberships) == ({}, {}, {})
     assert found.differences == [(ROOM, 1)]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(404, None), (403, None), (404, "M_UNRECOGNIZED"), (403, "M_FORBIDDEN"), (404, "M_NOT_FOUND")],
+)
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_a_room_that_the_bot_is_in_is_not_dropped_for_one_refusal(
+    status: int, code: str | None, *, recorded: bool
+) -> None:
+    found = await setting(ROOM, OTHER)
+    known = {ROOM: ROOM} if recorded else {}
+    found.server.before_answer = failing(ROOM, HomeserverRefused("no", status=status, errcode=code))
+    found.now += DAY
+    await found.mirror.verify_next(DAY)
+    assert f"rooms/{ROOM}/state" in found.server.asked
+    assert set((await found.observe(known=known)).rooms) == {ROOM, OTHER}
+    assert found.differences == []
+    assert set(found.store.rooms) == {ROOM, OTHER}
+    found.server.before_answer = None
+    found.server.member(ROOM, BEN, "join")
+    await found.server.deliver()
+    assert await found.is_true(ROOM)
+
+
+async def test_a_doubt_that_a_proxy_answers_stays_a_doubt() -> None:
+    found = await setting()
+    found.server.redact(found.server.state[ROOM][NAME, ""])
+    await found.server.deliver()
+    found.server.before_answer = failing(ROOM, HomeserverRefused("no", status=404))
+    assert (await found.rooms())[ROOM].state == {NAME: {"name": ROOM}}
+    assert found.store.doubts == {key(ROOM, NAME)}
+    found.server.before_answer = None
+    found.now += PUT_OFF
+    assert await found.is_true(ROOM)
+    assert found.store.doubts == set()
 
 
 async def test_another_refusal_is_an_error() -> None:
@@ -214,6 +264,129 @@ async def test_another_refusal_is_an_error() -> None:
     with pytest.raises(HomeserverRefused):
         await found.observe()
     assert ROOM in found.store.rooms
+
+
+# -- rooms that are broken -----------------------------------------------------------------------------------
+
+BROKEN = HomeserverUnavailable("500 M_UNKNOWN")
+
+
+async def test_one_broken_room_keeps_nobody_up() -> None:
+    found = await setting(ROOM, OTHER)
+    found.server.before_answer = failing(ROOM, BROKEN)
+    for room_id in (ROOM, OTHER):
+        found.mirror.mark_stale(room_id)
+    found.server.member(OTHER, BEN, "join")
+    found.server.queue.clear()
+    observed = await found.observe()
+    assert set(observed.rooms) == {ROOM, OTHER}
+    assert observed.rooms[OTHER] == found.server.truth(OTHER, found.roster)
+    assert observed.unseen == {}, "it is believed as before"
+    found.forget()
+    await found.observe()
+    assert reads(found.server) == []
+
+
+@pytest.mark.parametrize("interval", [DAY, PUT_OFF / 5])
+async def test_verification_does_not_stop_at_a_broken_room(interval: timedelta) -> None:
+    found = await setting(ROOM, OTHER)
+    found.server.before_answer = failing(ROOM, BROKEN)
+    tried: list[str] = []
+    for _ in range(4):
+        found.now += interval / 2
+        found.forget()
+        await found.mirror.verify_next(interval)
+        tried += [name[6:-6] for name in reads(found.server) if name != "joined_rooms"]
+    assert tried == ([ROOM, OTHER, ROOM, OTHER] if interval == DAY else [ROOM, OTHER, OTHER, OTHER])
+    found.server.before_answer = None
+    found.now += PUT_OFF
+    await found.mirror.verify_next(interval)
+    assert found.store.rooms[ROOM] == MirroredRoom(verified_at=found.now)
+
+
+async def test_a_stale_room_that_is_broken_is_told_as_it_was_and_stays_to_be_read() -> None:
+    before = await setting(ROOM, OTHER)
+    found = Setting(before.server, before.store)
+    found.server.before_answer = failing(ROOM, BROKEN)
+    await found.mirror.load()
+    await found.mirror.observe(found.roster, [], {})
+    observed = await found.observe()
+    assert set(observed.rooms) == {ROOM, OTHER}
+    assert observed.unseen == {ROOM: BROKEN.message}
+    assert not found.store.facts.complete
+    assert found.server.asked.count(f"rooms/{ROOM}/state") == 1
+    await found.mirror.begin("aim")
+    found.server.before_answer = None
+    found.now += PUT_OFF
+    assert (await found.observe()).unseen == {}
+    assert await found.is_true(ROOM)
+    assert found.store.facts.complete
+
+
+async def test_a_broken_room_that_was_never_read_is_an_error_as_long_as_the_bot_is_in_it() -> None:
+    found = Setting(populated(ROOM, OTHER))
+    await found.mirror.load()
+    await found.mirror.begin("aim")
+    found.server.before_answer = failing(ROOM, BROKEN)
+    for _ in range(2):
+        with pytest.raises(HomeserverUnavailable, match=f"{ROOM} was never read"):
+            await found.observe()
+        assert not found.store.facts.complete
+    found.server.before_answer = None
+    assert await found.is_true(ROOM, OTHER)
+    assert found.store.facts.complete
+
+
+async def test_a_broken_room_that_is_only_looked_at_is_unseen() -> None:
+    found = await setting()
+    found.server.before_answer = failing(THIRD, BROKEN)
+    found.server._require = lambda room_id: None  # type: ignore[method-assign]  # fails before a refusal
+    found.server.state[THIRD] = {}
+    found.mirror.want([THIRD])
+    observed = await found.observe()
+    assert (set(observed.rooms), observed.unseen) == ({ROOM}, {THIRD: BROKEN.message})
+
+
+async def test_a_homeserver_that_is_down_is_an_error_at_once() -> None:
+    found = await setting(ROOM, OTHER, THIRD)
+
+    def fail(path: str) -> None:
+        raise BROKEN
+
+    found.server.before_answer = fail
+    for room_id in (ROOM, OTHER):
+        found.mirror.mark_stale(room_id)
+    with pytest.raises(HomeserverUnavailable):
+        await found.observe()
+    found.server.before_answer = None
+    found.forget()
+    await found.observe()
+    assert reads(found.server) == [f"rooms/{room_id}/state" for room_id in (ROOM, OTHER)]
+
+
+@pytest.mark.parametrize("broken", ["hierarchy", "everything"])
+async def test_a_look_around_that_failed_is_made_again(broken: str) -> None:
+    found = await with_a_strangers_room()
+    await found.observe()
+    found.mirror.mark_stale(OTHER)
+
+    def fail(path: str) -> None:
+        if path.endswith("/hierarchy") or broken == "everything":
+            raise BROKEN
+
+    found.server.before_answer = fail
+    if broken == "everything":
+        with pytest.raises(HomeserverUnavailable):
+            await found.observe()
+    else:
+        assert (await found.observe()).unseen == {OTHER: BROKEN.message}
+    found.server.before_answer = None
+    looks: list[int] = []
+    for _ in range(2):
+        found.forget()
+        assert (await found.observe()).unseen == {}
+        looks.append(sum(name.endswith("/hierarchy") for name in found.server.asked))
+    assert looks == [1, 0]
 
 
 # -- while things happen -------------------------------------------------------------------------------------
@@ -265,6 +438,8 @@ async def test_a_room_that_never_rests_is_left_for_later() -> None:
     await found.mirror.refresh()
     assert reads(found.server) == [f"rooms/{ROOM}/state"] * TRIES
     assert found.store.rooms[ROOM].stale
+    with pytest.raises(HomeserverUnavailable, match="changes faster than it can be read"):
+        await found.observe()
     found.server.get = original  # type: ignore[method-assign]
     assert (await found.observe()).unmanaged[ROOM] == found.server.truth(ROOM, found.roster)
 

@@ -57,6 +57,22 @@ async def test_a_lost_database_finds_the_control_room_and_goes_on_counting() -> 
     assert found.server.asked.count("POST _matrix/client/v3/createRoom") == 1
 
 
+async def test_what_a_proxy_answers_does_not_lose_the_control_room() -> None:
+    first = await begun()
+    found = Setting(first.server, first.store)
+    await found.mirror.load()
+    for status in (403, 404):
+
+        def fail(path: str, status: int = status) -> None:
+            raise HomeserverRefused("no", status=status)
+
+        found.server.before_answer = fail
+        with pytest.raises(HomeserverUnavailable):
+            await found.mirror.begin("aim")
+    assert found.store.facts.control_room == CONTROL
+    assert found.server.asked.count("POST _matrix/client/v3/createRoom") == 1
+
+
 @pytest.mark.parametrize(
     ("sender", "content"),
     [

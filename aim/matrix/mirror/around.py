@@ -40,7 +40,14 @@ class Around:
         if anew or self._is_forgotten or looked_for != self._looked_for or self.is_due:
             # Before it looks: what is done meanwhile may come too late for it.
             self._is_forgotten = False
-            self._found = await self._unmanaged.look(rooms, wanted) if looked_for else Found()
+            try:
+                found = await self._unmanaged.look(rooms, wanted) if looked_for else Found()
+            except BaseException:
+                self._is_forgotten = True
+                raise
+            # What failed is looked for again by the next; what was forgotten meanwhile stays so.
+            self._is_forgotten |= bool(found.failed)
+            self._found = found.completed_by(self._found)
             self._looked_for, self._looked_at = looked_for, self._now()
         return self._found
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from aim.directory.roster import Roster
-from aim.errors import HomeserverError, StoreError
+from aim.errors import HomeserverError, HomeserverUnavailable, StoreError
 from aim.matrix.accounts import Accounts
 from aim.matrix.mirror.around import Around
 from aim.matrix.mirror.events import MEMBER
@@ -224,17 +224,19 @@ class Mirror:
 
     async def verify_next(self, interval: timedelta) -> None:
         """Reads the room again that was verified the longest ago. To be called as often as there are rooms in
-        each `interval`; a call much earlier than that does nothing. Raises HomeserverError, StoreError.
+        each `interval`; a call much earlier than that does nothing. One that can't be read has had
+        its turn: the next is read next. Raises HomeserverError, StoreError.
         """
         if self._current and self._moved and self._keeper.now() - self._fenced_at >= FENCE_EVERY:
             # An older database is told by the number: it has to grow with what we were told.
             await self.barrier()
         copies = [copy for copy in self._memory.copies.values() if not copy.condition.stale]
-        oldest = min(copies, key=lambda copy: _age(copy.condition.verified_at), default=None)
+        ready = [copy for copy in copies if self._reading.may_try(copy.room_id)]
+        oldest = min(ready, key=lambda copy: _age(self._reading.tried_at(copy)), default=None)
         if oldest is None:
             return
-        verified_at, share = oldest.condition.verified_at, interval / len(copies)
-        if verified_at is None or self._keeper.now() - verified_at >= share / 2:
+        tried_at, share = self._reading.tried_at(oldest), interval / len(copies)
+        if tried_at is None or self._keeper.now() - tried_at >= share / 2:
             self._memory.due.add(oldest.room_id)
             await self._reading.refresh({oldest.room_id})
 
@@ -263,13 +265,19 @@ class Mirror:
         known: Mapping[str, str],
         rooms: Mapping[str, Sequence[str]] | None = None,
     ) -> Observed:
-        """See ports.HomeserverReader; `roster` must be the mirror's own. Raises StoreError, too."""
+        """See ports.HomeserverReader; `roster` must be the mirror's own. Raises StoreError, too.
+
+        A room that can't be read at the moment is told as it was last; HomeserverUnavailable only if that is
+        not known: it might be one that would then be made a second time.
+        """
         assert roster is self._roster, "people are numbered by one roster"
         self._reading.recorded = frozenset(known.values())
         anew = not self._current
         if anew:
             await self._reading.question_everything()
         await self._reading.refresh(None)
+        for room_id, why in self._reading.unknown.items():
+            raise _unknown(room_id, why)
         await self._people.make_sure(wanted)
         mirrored = self._memory.rooms()
         asked_for = self._reading.wanted | self._reading.recorded
@@ -291,11 +299,18 @@ class Mirror:
                     if room.marker is None and room.room_id in asked_for
                 },
             },
-            unseen={**self._reading.unseen, **others.unseen},
+            unseen={**self._reading.unseen, **self._reading.unread, **others.unseen},
             aliases=others.aliases,
         )
 
 
-def _age(verified_at: datetime | None) -> tuple[bool, float]:
-    """Sorts what was never verified first."""
-    return verified_at is not None, 0.0 if verified_at is None else verified_at.timestamp()
+def _unknown(room_id: str, why: str) -> HomeserverUnavailable:
+    return HomeserverUnavailable(
+        f"room {room_id} was never read, so it can't be told which rooms there are: {why}",
+        "it is tried again with the next cycle; if it stays so, look for the room in the homeserver's log",
+    )
+
+
+def _age(tried_at: datetime | None) -> tuple[bool, float]:
+    """Sorts what was never read first."""
+    return tried_at is not None, 0.0 if tried_at is None else tried_at.timestamp()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from mautrix.api import Path
 
@@ -29,6 +30,12 @@ TRIES = 5
 """How often one thing is read at most if it changes again and again; then it waits for the next time."""
 MANY_DOUBTS = 10
 """From so many on in one room, one request for all of it is cheaper."""
+PUT_OFF = timedelta(minutes=5)
+"""How long a room that can't be read at the moment is left alone, if there is something to believe of it."""
+OUT = (403, "M_FORBIDDEN")
+"""Status and code with which a homeserver says that we are not in a room."""
+ABSENT = (404, "M_NOT_FOUND")
+"""… that there is no such thing. Without the code it may be anybody's 404: a proxy's, say."""
 
 Row = StoredEvent | StoredMember
 OnDifference = Callable[[str, int], None]
@@ -75,6 +82,10 @@ class Reading:
         """Rooms that we remember as managed: they stay in sight if their marker is lost."""
         self.unseen: dict[str, str] = {}
         """Of these, what can't be read → why."""
+        self._unread: dict[str, str] = {}
+        """Rooms that could not be read when that was last tried → why."""
+        self._failed_at: dict[str, datetime] = {}
+        """Rooms that are broken → when that was seen last."""
 
     def want(self, room_ids: Collection[str]) -> None:
         """These are looked at, too, from the next refresh on."""
@@ -92,7 +103,8 @@ class Reading:
     async def refresh(self, rooms: Collection[str] | None) -> int:
         """Reads what is to be read; sends nothing if that is nothing. Gives the number of differences.
 
-        Raises HomeserverError and StoreError; what was read by then is kept.
+        One room that can't be read keeps nobody up: it stays as it was, see `unread`. Raises HomeserverError
+        if that is the homeserver's state and not the room's, and StoreError; what was read by then is kept.
         """
         async with self._turn:
             whole = rooms is None and not self._memory.facts.complete
@@ -100,15 +112,75 @@ class Reading:
                 await self._discover()
             self._gather_doubts()
             due = self._memory.to_read()
-            chosen = sorted(due if rooms is None else due.intersection(rooms))
+            chosen = sorted(filter(self.may_try, due if rooms is None else due.intersection(rooms)))
             differences = sum(
-                await each(self._room, chosen, self._parallelism, self._progress if whole else None)
+                await each(self._try_room, chosen, self._parallelism, self._progress if whole else None)
             )
             keys = [key for key in self._memory.doubts if rooms is None or key.room_id in rooms]
-            await each(self._key, sorted(keys), self._parallelism)
-            if whole:
+            await each(self._try_key, sorted(keys), self._parallelism)
+            if whole and not self.unread:
+                # That those are stale is not recorded.
                 await self._keeper.note(MirrorFacts(complete=True))
             return differences
+
+    # -- what can't be read ----------------------------------------------------------------------------------
+
+    def may_try(self, room_id: str) -> bool:
+        """False if this room was broken a short while ago, and we have something to believe of it."""
+        copy = self._memory.copies.get(room_id)
+        failed_at = self._failed_at.get(room_id)
+        if failed_at is None or copy is None or not copy.is_known:
+            return True
+        return self._keeper.now() - failed_at >= PUT_OFF
+
+    def tried_at(self, copy: RoomCopy) -> datetime | None:
+        """When this room was read last, or could not be; None if never."""
+        times = (copy.condition.verified_at, self._failed_at.get(copy.room_id))
+        return max((time for time in times if time is not None), default=None)
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Rooms that have to be read before they are believed, and can't be at the moment → why."""
+        due = self._memory.to_read()
+        return {room_id: why for room_id, why in self._unread.items() if room_id in due}
+
+    @property
+    def unknown(self) -> dict[str, str]:
+        """Of these, those of which nothing was ever read: nobody can tell whether they are ours."""
+        known = {room_id for room_id, copy in self._memory.copies.items() if copy.is_known}
+        return {room_id: why for room_id, why in self.unread.items() if room_id not in known}
+
+    async def _try_room(self, room_id: str) -> int:
+        self._unread.pop(room_id, None)
+        try:
+            differences = await self._room(room_id)
+        except HomeserverUnavailable as error:
+            await self._put_off(room_id, error)
+            return 0
+        self._failed_at.pop(room_id, None)
+        return differences
+
+    async def _try_key(self, key: StateKey) -> None:
+        if self.may_try(key.room_id):
+            try:
+                await self._key(key)
+            except HomeserverUnavailable as error:
+                await self._put_off(key.room_id, error)
+
+    async def _put_off(self, room_id: str, error: HomeserverUnavailable) -> None:
+        """Leaves a room as it is for now. Raises HomeserverError if nothing else can be read either."""
+        inside = room_id in await joined(self._transport)
+        log.warning("room %s can't be read, and stays as it was: %s", room_id, error.message)
+        self._failed_at[room_id] = self._keeper.now()
+        self._unread[room_id] = error.message
+        self._memory.due.discard(room_id)
+        async with self._keeper.turn:
+            copy = self._memory.copies.get(room_id)
+            if copy is not None and not copy.is_known and not inside:
+                # One that is only looked at: it is no business of ours.
+                if room_id in self.wanted:
+                    self.unseen[room_id] = error.message
+                await self._drop(copy)
 
     async def _discover(self) -> None:
         for room_id in await joined(self._transport):
@@ -152,6 +224,7 @@ class Reading:
             await self._barrier()
             fenced = True
         log.info("room %s changes faster than it can be read: left for later", room_id)
+        self._unread[room_id] = f"room {room_id} changes faster than it can be read"
         if not self._memory.copy_of(room_id).is_recorded:
             await self._keeper.record(MirrorChanges(rooms={room_id: MirroredRoom(stale=True)}))
         return 0
@@ -163,10 +236,16 @@ class Reading:
         return differences
 
     async def _refused(self, copy: RoomCopy, error: HomeserverRefused, *, believed: bool) -> int:
-        """The homeserver does not show us the room."""
-        if error.status not in {403, 404}:
+        """The homeserver does not show us the room. Raises HomeserverUnavailable if it may be a mistake."""
+        if error.status == 401:
             raise error
         room_id = copy.room_id
+        if (error.status, error.errcode) not in {OUT, ABSENT}:
+            raise unconvincing(error)
+        ours = copy.is_managed or room_id in self.recorded
+        if ours and room_id in await joined(self._transport):
+            # What we manage is not given up because of one answer.
+            raise unconvincing(error)
         async with self._keeper.turn:
             if error.status == 403 and copy.is_managed and copy.members.bot not in {None, "join"}:
                 # We were put out. What we saw last is all that there is.
@@ -233,7 +312,7 @@ class Reading:
                 path = Path.v3.rooms[key.room_id].state[key.type][key.state_key]
                 answer = await self._transport.get(path, {"format": "event"})
             except HomeserverRefused as error:
-                if error.status != 404:
+                if (error.status, error.errcode) != ABSENT:
                     await self._refused(copy, error, believed=True)
                     return
                 answer = None
@@ -251,6 +330,15 @@ class Reading:
             event = {"content": answer, "sender": sender}
         found = understood(key.room_id, {**event, "type": key.type, "state_key": key.state_key}, self._home)
         return None if found is None else found.row
+
+
+def unconvincing(error: HomeserverRefused) -> HomeserverUnavailable:
+    """The error for a refusal that does not prove what it seems to say."""
+    return HomeserverUnavailable(
+        error.message,
+        error.remedy
+        or "look into the homeserver's log, and whether a proxy in front of it answers in its place",
+    )
 
 
 def _not_a_state(room_id: str) -> HomeserverUnavailable:

@@ -16,6 +16,7 @@ from mautrix.api import ClientPath, Path, PathBuilder
 
 from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.matrix.mirror.keeper import Keeper
+from aim.matrix.mirror.reading import ABSENT, OUT, unconvincing
 from aim.matrix.mirror.sift import CONTROL_TYPE, counter_of, is_control
 from aim.matrix.parallel import each
 from aim.matrix.parse import Home, mapping
@@ -150,10 +151,13 @@ class Stream:
         try:
             return counter_of(await self._transport.get(Path.v3.rooms[room_id].state[CONTROL_TYPE]))
         except HomeserverRefused as error:
-            if error.status == 404:
+            said = (error.status, error.errcode)
+            if said == ABSENT:
                 return 0
-            if error.status == 403:
+            if said == OUT:
                 return None
+            if error.status in {403, 404}:
+                raise unconvincing(error) from error
             raise
 
     async def _require_identity(self) -> None:
@@ -178,8 +182,10 @@ class Stream:
         try:
             return is_control(mapping(await self._transport.get(path, {"format": "event"})), self._home)
         except HomeserverRefused as error:
-            if error.status in {403, 404}:
+            if (error.status, error.errcode) in {OUT, ABSENT}:
                 return False
+            if error.status in {403, 404}:
+                raise unconvincing(error) from error
             raise
 
     async def _make(self) -> str:
