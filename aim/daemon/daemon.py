@@ -245,7 +245,7 @@ class Daemon:
         """Until something is due."""
         due = self._queue.next_due() if self._takes_rooms else None
         seconds = None if due is None else max(0.0, (due - self._now()).total_seconds())
-        if self._whole_wanted:
+        if self._whole_wanted and self._directory is not None:
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), seconds)

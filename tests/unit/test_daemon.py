@@ -88,3 +88,12 @@ async def test_a_defect_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch)
     [line] = [line for line in logs if line["event"] == "a defect of aim; it goes on"]
     assert (line["type"], "secret" in str(line)) == ("KeyError", False)
     assert daemon._open
+
+
+async def test_events_that_arrive_before_the_directory_was_read_block_nothing() -> None:
+    deployment = await settled()
+    daemon = daemon_of(deployment, Keyed())
+    daemon._hears_again()
+    await worked(daemon)
+    assert deployment.line.names().count("observe") == 0
+    assert daemon._whole_wanted
