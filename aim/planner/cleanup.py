@@ -93,7 +93,7 @@ def _given_up(world: World) -> Iterator[tuple[str, Room]]:
     for key, room in sorted(world.observed.rooms.items()):
         if key in world.desired.rooms or room.bot != "join" or room.room_id in replaced:
             continue
-        if room.is_space or (room.replacement is None and not (blind and _may_be_elsewhere(world, room))):
+        if room.is_space or (room.replacement is None and not (blind and _may_be_elsewhere(room))):
             yield key, room
 
 
@@ -105,8 +105,9 @@ def _is_blind(world: World) -> bool:
     )
 
 
-def _may_be_elsewhere(world: World, room: Room) -> bool:
-    return not _parents(world, room) and join_rule(room) not in PRIVATE
+def _may_be_elsewhere(room: Room) -> bool:
+    """Whether a space that can't be seen may hold the room, with its consent."""
+    return join_rule(room) not in PRIVATE
 
 
 def _parents(world: World, room: Room) -> list[str]:
