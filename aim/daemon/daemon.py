@@ -177,7 +177,10 @@ class Daemon:
             if self._keeper is not None:
                 await self._keeper.tried.wait()
             looks_like = (await self._source.fingerprint(), await self._reconciler.decisions())
-            if self._stopping.is_set() or not (await self._has_new_accounts() or self._is_due(looks_like)):
+            if self._stopping.is_set():
+                return
+            if not (await self._has_new_accounts() or self._is_due(looks_like)):
+                _log.debug("unchanged", source=self._source.type)
                 return
             if self._must_read(looks_like):
                 self._directory = await self._reconciler.directory(await self._reconciler.recorded())

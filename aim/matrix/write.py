@@ -189,10 +189,17 @@ class Writer:
         have = parse.level(mapping(current.get("users")).get(self._home.bot))
         if have is None:
             have = parse.level(current.get("users_default")) or 0
-        if have < ADMIN:
+        if have < ADMIN and not await self._stands_above(room_id):
             content = merged_power_levels(current, None, {self._home.bot: ADMIN})
             _fits(_POWER_LEVELS, content)
             await self._transport.put(path, content, user_id=acting_as)
+
+    async def _stands_above(self, room_id: str) -> bool:
+        """Whether the bot made the room, and its version puts creators above every level."""
+        path = _state_path(room_id, "m.room.create", "")
+        event = mapping(await self._transport.get(path, {"format": "event"}))
+        version = str(mapping(event.get("content")).get("room_version", "1"))
+        return event.get("sender") == self._home.bot and has_privileged_creators(version)
 
     async def _let_in(self, room_id: str, acting_as: str) -> None:
         bot = self._home.bot
