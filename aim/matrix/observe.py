@@ -13,13 +13,13 @@ from mautrix.api import Path
 from aim.directory.roster import NOBODY, People, Roster
 from aim.matrix import parse
 from aim.matrix.accounts import Accounts, AccountsWay
+from aim.matrix.assemble import assemble
 from aim.matrix.parallel import Progress, each
 from aim.matrix.parse import Home, mapping
 from aim.matrix.refusals import one_line, somebody_else
 from aim.matrix.rooms import RoomVersions, joined
 from aim.matrix.transport import PARALLELISM, ReadTransport
 from aim.matrix.unmanaged import Unmanaged
-from aim.world.managed import sort_out
 from aim.world.rooms import Observed, Room
 
 
@@ -70,19 +70,14 @@ class Reader:
         ours = [room for room in inside if room.marker is not None]
         if not ours:
             await self._require_identity()
-        managed = sort_out(ours, known)
         others = await self._unmanaged(roster).look(inside, rooms)
-        return Observed(
-            rooms=managed.rooms,
+        return assemble(
+            self._home,
+            inside,
+            known,
+            others,
             accounts=await self._with_accounts(roster, wanted, ours),
-            duplicates=managed.duplicates,
-            newer=managed.newer,
-            server_name=self._home.server_name,
-            bot=self._home.bot,
             default_room_version=await self._versions.default(),
-            unmanaged=others.rooms,
-            unseen=others.unseen,
-            aliases=others.aliases,
         )
 
     def _unmanaged(self, roster: Roster) -> Unmanaged:

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from aim.directory.roster import Roster
 from aim.errors import HomeserverError, HomeserverUnavailable, StoreError
 from aim.matrix.accounts import Accounts
+from aim.matrix.assemble import assemble
 from aim.matrix.mirror.around import Around
 from aim.matrix.mirror.events import MEMBER
 from aim.matrix.mirror.judge import Judge
@@ -32,7 +33,6 @@ from aim.matrix.rooms import RoomVersions
 from aim.matrix.transport import PARALLELISM
 from aim.matrix.unmanaged import Unmanaged
 from aim.ports import MirrorFacts, MirrorStore
-from aim.world.managed import sort_out
 from aim.world.rooms import Observed
 
 log = logging.getLogger("aim.mirror")
@@ -280,28 +280,18 @@ class Mirror:
             raise _unknown(room_id, why)
         await self._people.make_sure(wanted)
         mirrored = self._memory.rooms()
-        asked_for = self._reading.wanted | self._reading.recorded
-        managed = sort_out(mirrored, known)
         others = await self._around.found(mirrored, rooms, anew=anew)
-        return Observed(
-            rooms=managed.rooms,
+        observed = assemble(
+            self._home,
+            mirrored,
+            known,
+            others,
             accounts=self._people.present() & roster.people(wanted),
-            duplicates=managed.duplicates,
-            newer=managed.newer,
-            server_name=self._home.server_name,
-            bot=self._home.bot,
             default_room_version=self._memory.facts.default_room_version or await self._versions.default(),
-            unmanaged={
-                **others.rooms,
-                **{
-                    room.room_id: room
-                    for room in mirrored
-                    if room.marker is None and room.room_id in asked_for
-                },
-            },
-            unseen={**self._reading.unseen, **self._reading.unread, **others.unseen},
-            aliases=others.aliases,
+            kept=self._reading.wanted | self._reading.recorded,
         )
+        unseen = {**self._reading.unseen, **self._reading.unread, **others.unseen}
+        return replace(observed, unseen=unseen)
 
 
 def _unknown(room_id: str, why: str) -> HomeserverUnavailable:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from aim.directory.roster import Roster
+from aim.matrix.assemble import assemble
 from aim.matrix.mirror.memory import Memory
 from aim.matrix.parse import Home
 from aim.matrix.transport import ReadTransport
 from aim.matrix.unmanaged import Unmanaged
 from aim.ports import HomeserverReader, MirrorStore
-from aim.world.managed import sort_out
 from aim.world.rooms import Observed
 
 
@@ -50,21 +50,13 @@ class StoredMirror:
         if not (facts.is_current and facts.complete) or memory.to_read() or memory.doubts:
             return await self._anew.observe(roster, wanted, known, rooms)
         mirrored = memory.rooms()
-        managed = sort_out(mirrored, known)
         others = await Unmanaged(self._transport, self._home, roster, admin=self._admin).look(mirrored, rooms)
-        recorded = frozenset(known.values())
-        return Observed(
-            rooms=managed.rooms,
+        return assemble(
+            self._home,
+            mirrored,
+            known,
+            others,
             accounts=memory.present() & roster.people(wanted),
-            duplicates=managed.duplicates,
-            newer=managed.newer,
-            server_name=self._home.server_name,
-            bot=self._home.bot,
             default_room_version=facts.default_room_version or "",
-            unmanaged={
-                **others.rooms,
-                **{room.room_id: room for room in mirrored if not room.marker and room.room_id in recorded},
-            },
-            unseen=others.unseen,
-            aliases=others.aliases,
+            kept=frozenset(known.values()),
         )
