@@ -77,6 +77,10 @@ class Observer:
                 )
         return directory
 
+    def localparts(self, directory: Directory) -> Sequence[str]:
+        """Of everyone in that directory, sorted; worked out once."""
+        return self._people.localparts(directory)
+
     async def recorded(self) -> Recorded:
         """What is remembered. Raises StoreError."""
         return await self._senses.recorded.load(self._roster, self._senses.now())

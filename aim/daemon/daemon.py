@@ -200,7 +200,7 @@ class Daemon:
     async def _has_new_accounts(self) -> bool:
         if self._mirror is None or self._directory is None or not self._mirror.current:
             return False
-        return await self._mirror.poll_accounts(self._directory.roster.localparts(self._directory.everyone))
+        return await self._mirror.poll_accounts(self._reconciler.localparts(self._directory))
 
     def _is_due(self, looks_like: tuple[str, int]) -> bool:
         return (
