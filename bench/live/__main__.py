@@ -1,4 +1,4 @@
-"""`python -m bench.live`: some twelve minutes; `--small` takes one and shows only that everything works."""
+"""`python -m bench.live`: some eighteen minutes; `--small` takes one and shows only that everything works."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from aim.demo.homeserver import free_port
-from bench.live.clocks import Delivery
+from bench.live.clocks import Delivery, Timed
 from bench.live.correction import CALM, KINDS, MOMENT, Corrections, measure, spaces_of
 from bench.live.current import CURRENT, Asked, idle, restarted
 from bench.live.cycle import Decision, decide
@@ -37,7 +37,7 @@ class Amount:
     cycles: int = 3
 
 
-FULL = Amount(Organisation(300, 30), 2, 30, Organisation(10_000, 500), Size(10_000, 1_500, 500))
+FULL = Amount(Organisation(300, 30), 4, 30, Organisation(10_000, 500), Size(10_000, 1_500, 500))
 SMALL = Amount(Organisation(24, 5), 1, 2, Organisation(40, 8), Size(1_000, 100, 20), cycles=1)
 
 
@@ -84,20 +84,30 @@ async def measure_real(amount: Amount) -> Real:
 
 async def _rounds(amount: Amount, postgres: Postgres, homeservers: Sequence[Homeserver]) -> Real:
     made, bare = [], []
+    recorded: tuple[Sequence[Timed], Place] | None = None
     for number in range(amount.rounds):
         ours, theirs = homeservers[2 * number : 2 * number + 2]
-        is_last = number == amount.rounds - 1
+        # Whoever comes second meets a larger database: each second round the loop goes first.
+        is_loop_first = recorded is not None and number % 2 == 1
+        if recorded is not None and is_loop_first:
+            bare.append(await _bare(*recorded, theirs))
         async with open_stage(place_of(ours), amount.real, postgres) as stage:
             async with stage.daemon() as daemon:
                 found, timed = await first_provisioning(stage, daemon)
                 made.append(found)
+            recorded = timed, stage.place
             # The daemon has stopped: it would share the homeserver.
-            requests = prepared(timed, stage.place, place_of(theirs))
-            bare.append(await run_bare(requests, place_of(theirs)))
-            if is_last:
+            if not is_loop_first:
+                bare.append(await _bare(*recorded, theirs))
+            if number == amount.rounds - 1:
                 provisioning = Provisioning(amount.real, made, bare)
                 return await _afterwards(amount, provisioning, stage, ours, theirs)
     raise AssertionError("there is no round")
+
+
+async def _bare(timed: Sequence[Timed], before: Place, theirs: Homeserver) -> float:
+    place = place_of(theirs)
+    return await run_bare(prepared(timed, before, place), place)
 
 
 async def _afterwards(
