@@ -19,8 +19,9 @@ from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.planner.actions import AnyAction
 from aim.planner.plan import Plan
+from aim.world.accounts import Account, KnownAccounts
 from aim.world.audit import Audit, Repeated
-from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
+from aim.world.recorded import Approval, Done, Queued, Recorded, RecordedRoom, Seen
 from aim.world.rooms import Observed
 
 
@@ -65,6 +66,55 @@ class HomeserverReader(Protocol):
         and ids of existing rooms to look at → localparts of people who may be in them.
         Raises HomeserverError.
         """
+        ...
+
+
+class AccountReader(Protocol):
+    """Reads accounts: only where the configuration asks for something of them. Changes nothing there."""
+
+    async def observe(self, wanted: Mapping[str, Collection[str]]) -> KnownAccounts:
+        """The accounts of these people: localpart → the e-mail addresses that the directory gives them.
+
+        Asks no more than it has to: what was read before is remembered. Raises HomeserverError.
+        """
+        ...
+
+    def appeared(self, localparts: Collection[str]) -> None:
+        """These have an account, as was seen elsewhere; the next look asks for those not known."""
+        ...
+
+    def suspect(self, localpart: str) -> None:
+        """Something may have changed about this account: the next look reads it again."""
+        ...
+
+    def take_unannounced(self) -> Sequence[str]:
+        """Localparts of accounts that appeared after the first listing, whose users were not told yet."""
+        ...
+
+    async def mark_announced(self, localparts: Collection[str]) -> None:
+        """They were told, or are not to be. Raises StoreError."""
+        ...
+
+
+class AccountWriter(Protocol):
+    """Changes accounts that exist; never makes one. Each method does nothing if it is so already.
+
+    All raise HomeserverRefused (404 if there is no such account) or HomeserverUnavailable.
+    """
+
+    async def set_display_name(self, localpart: str, display_name: str) -> None: ...
+
+    async def set_emails(self, localpart: str, emails: Sequence[str]) -> None:
+        """These and no other addresses; other third-party ids stay. HomeserverRefused, naming both, if one of
+        them belongs to another account."""
+        ...
+
+    async def lock(self, localpart: str) -> None: ...
+
+    async def unlock(self, localpart: str) -> None: ...
+
+    async def erase(self, localpart: str) -> None:
+        """Deactivates the account for good, with all that its user wrote marked as erased."""
         ...
 
 
@@ -207,8 +257,12 @@ class Executor(Protocol):
         room_ids: Mapping[str, str],
         stopping: asyncio.Event,
         progress: Callable[[Outcome], None],
+        accounts: Mapping[str, Account] | None = None,
     ) -> list[Outcome]:
-        """One outcome for each action, in plan order. Raises StoreError if something can't be recorded."""
+        """One outcome for each action, in plan order; `accounts` are those known, by localpart.
+
+        Raises StoreError if something can't be recorded.
+        """
         ...
 
 
@@ -240,7 +294,7 @@ class Recorder(RecordedReader, Protocol):
         ...
 
     async def decisions(self) -> int:
-        """A number that grows with each approval and each rebinding."""
+        """A number that grows with each approval, each rebinding and each change of the queue by a person."""
         ...
 
     async def record_room(self, room: RecordedRoom, now: datetime) -> None:
@@ -284,6 +338,157 @@ class Recorder(RecordedReader, Protocol):
     async def record_recovery(self, since: datetime | None) -> None: ...
 
     async def approve(self, approvals: Sequence[Approval], digest: str, now: datetime) -> None: ...
+
+    async def enqueue(self, queued: Sequence[Queued]) -> None:
+        """Inserts or replaces these entries of the queue; what a person decided about them since stays."""
+        ...
+
+    async def dequeue(self, user_ids: Collection[str]) -> None:
+        """Takes these off the queue."""
+        ...
+
+    async def queued(self, user_id: str) -> Queued | None:
+        """Their entry as it is in the database at this moment, or None."""
+        ...
+
+    async def postpone_queue(self, until: datetime) -> None:
+        """Nobody on the queue is due before that: what it says is not of today."""
+        ...
+
+    async def record_clock(self, now: datetime) -> None:
+        """What time it is: later cycles tell by it whether the clock jumped."""
+        ...
+
+    async def forget_person(self, user_id: str, mxid: str) -> None:
+        """They are erased: everything that names them is removed, in the audit replaced by a keyed hash."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccount:
+    """An account as it is remembered."""
+
+    account: Account
+    emails_read_at: datetime | None = None
+    """None: its e-mail addresses were never read."""
+    announced: bool = True
+    """False for one that appeared after the first listing, until its user was told (a welcome by mail)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAccounts:
+    """All accounts that are remembered."""
+
+    accounts: Mapping[str, StoredAccount] = field(default_factory=dict)
+    """By localpart."""
+    listed_at: datetime | None = None
+    """When all of them were last listed. UTC."""
+
+
+class AccountStore(Protocol):
+    """Remembers accounts as last read. All raise StoreError."""
+
+    async def load(self) -> StoredAccounts: ...
+
+    async def record(
+        self,
+        changed: Sequence[StoredAccount],
+        gone: Collection[str] = (),
+        listed_at: datetime | None = None,
+    ) -> None:
+        """Inserts or replaces `changed`, drops the localparts in `gone`; with `listed_at` that is the time of
+        a complete listing."""
+        ...
+
+
+class MailEvent(StrEnum):
+    """What people are told of by mail; each has a folder of templates."""
+
+    REGISTERED = "registered"
+    ACTIVATED = "activated"
+    DEACTIVATED = "deactivated"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """Something that somebody is to be told."""
+
+    event: MailEvent
+    key: str
+    """The same is never told twice."""
+    localpart: str | None = None
+    """Whom it is about; None for what admins are told."""
+    display_name: str | None = None
+    emails: Sequence[str] = ()
+    """Where they can be reached; for what admins are told the mailer's own list is used."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """What the template may say besides: `due_at` (datetime), `held` (sequence of sentences), `digest`."""
+
+
+class Announcer(Protocol):
+    """Tells people. What it has taken is not lost."""
+
+    async def announce(self, announcement: Announcement) -> None:
+        """Does nothing if nobody can be reached, or no mailer is configured. Raises StoreError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A mail, rendered."""
+
+    key: str
+    """The same key is queued once, ever."""
+    event: MailEvent
+    localpart: str | None
+    recipients: Sequence[str]
+    subject: str
+    text: str
+    html: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedLetter:
+    """A mail that waits to be sent."""
+
+    id: int
+    letter: Letter
+    attempts: int
+    """How often it was tried."""
+
+
+class LetterStore(Protocol):
+    """The mail queue. All raise StoreError."""
+
+    async def post(self, letters: Sequence[Letter], now: datetime) -> None:
+        """Queues these, but for those whose key was queued before."""
+        ...
+
+    async def take(self, now: datetime) -> QueuedLetter | None:
+        """One that is due, the oldest first, marked as under way; None if none is."""
+        ...
+
+    async def sent(self, id_: int, now: datetime) -> None:
+        """It was accepted: its text and recipients are dropped, its key stays."""
+        ...
+
+    async def again(self, id_: int, error: str, at: datetime) -> None:
+        """It was surely not sent; due again at that time."""
+        ...
+
+    async def give_up(self, id_: int, error: str, now: datetime) -> None:
+        """It will never be accepted, or nobody knows whether it was: not tried again."""
+        ...
+
+    async def interrupted(self) -> Sequence[QueuedLetter]:
+        """Those that were under way when somebody was killed."""
+        ...
+
+    async def next_due(self) -> datetime | None:
+        """When the next one is due; None if none waits."""
+        ...
 
 
 class StateKey(NamedTuple):
@@ -461,11 +666,19 @@ class MirrorStore(Protocol):
 
 
 __all__ = [
+    "AccountReader",
+    "AccountStore",
+    "AccountWriter",
+    "Announcement",
+    "Announcer",
     "AuditReader",
     "Executor",
     "HasEntries",
     "HomeserverReader",
     "HomeserverWriter",
+    "Letter",
+    "LetterStore",
+    "MailEvent",
     "MemberKind",
     "MirrorChanges",
     "MirrorContents",
@@ -476,11 +689,14 @@ __all__ = [
     "NewRoom",
     "Outcome",
     "OutcomeStatus",
+    "QueuedLetter",
     "RecordedReader",
     "Recorder",
     "Source",
     "Stamp",
     "StateKey",
+    "StoredAccount",
+    "StoredAccounts",
     "StoredEvent",
     "StoredMember",
     "StoredMembers",

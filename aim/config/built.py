@@ -12,20 +12,13 @@ from aim.config.root import Config
 from aim.config.section import Section
 
 NOT_BUILT = (
-    "homeserver.auth: mas",
-    "homeserver.mas",
     "source.attributes.avatar",
     "source.type: ms-graph-ad",
     "source.type: scim",
     "spaces[].federatedGroups",
     "provisioner.federation",
-    "provisioner.guards.locks",
-    "provisioner.guards.erasures",
-    "userProvisioner",
-    "user_soft_delete_period",
     "group_power_level",
     "telemetry",
-    "mailer",
 )
 """Keys, and `key: value` where one value of several is meant, spelled as the documentation does."""
 

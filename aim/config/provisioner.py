@@ -112,6 +112,8 @@ class DeprovisioningConfig(Section):
     enabled: bool = False
     soft_delete_period: Duration = DEFAULT_SOFT_DELETE_PERIOD
     """How long an account that left the directory is only locked, before it is erased."""
+    include_admins: bool = False
+    """Whether administrators of the homeserver are locked and erased like anybody."""
 
 
 class UserProvisionerConfig(Section):
@@ -123,4 +125,6 @@ class UserProvisionerConfig(Section):
         "displayName",
         "emails",
     )
+    targets: Annotated[tuple[Literal["synapse"], ...], BeforeValidator(as_list)] = ("synapse",)
+    """Where accounts are kept up to date: the homeserver, whatever keeps its accounts (`homeserver.auth`)."""
     deprovisioning: DeprovisioningConfig = Field(default_factory=DeprovisioningConfig)

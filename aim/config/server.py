@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import timedelta
+from email.utils import parseaddr
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from aim.config.document import Block
 from aim.config.faults import Fault
 from aim.config.fields import (
+    Duration,
     FilePath,
     HttpUrl,
     Localpart,
@@ -21,6 +25,7 @@ from aim.config.fields import (
     ServerName,
     Text,
     Token,
+    as_list,
 )
 from aim.config.section import Section
 
@@ -100,6 +105,34 @@ class MailAuthConfig(Section):
     password: Secret = Field(alias="pass")
 
 
+MAIL_ADDRESS = re.compile(r'[^\s@<>()\[\],;:"\\]+@[^\s@<>()\[\],;:"\\]+')
+"""An address as people have them. RFC 5321 allows more: quoted local parts, IP addresses for domains."""
+
+
+def _address(value: str) -> str:
+    if not MAIL_ADDRESS.fullmatch(value) or not value.isprintable():
+        raise ValueError("must be an e-mail address such as it@example.com")
+    return value
+
+
+def _mailbox(value: str) -> str:
+    _, address = parseaddr(value)
+    if not MAIL_ADDRESS.fullmatch(address) or not value.endswith((address, f"<{address}>")):
+        raise ValueError("must be an e-mail address, or a name and an address: Example IT <it@example.com>")
+    if not address.isascii():
+        raise ValueError("must be an address in ASCII; a domain has such a form, which begins with xn--")
+    return value
+
+
+MailAddress = Annotated[str, AfterValidator(_address)]
+Mailbox = Annotated[Text, AfterValidator(_mailbox)]
+"""An address, with or without a name: `Example IT <it@example.com>`."""
+
+
+def _is_on(value: object) -> bool:
+    return str(value).lower() in {"true", "yes", "on"}
+
+
 class MailTransportConfig(Section):
     """An SMTP server."""
 
@@ -107,13 +140,33 @@ class MailTransportConfig(Section):
     port: Port = 465
     secure: bool = True
     """TLS from the first byte."""
+    start_tls: bool = False
+    """Without `secure`: send nothing unless the connection could be made secure by STARTTLS."""
+    ca_cert: FilePath | None = None
+    """Authorities in PEM; left out: those that the system trusts."""
+    timeout: Duration = timedelta(seconds=30)
+    """How long the server may take for one answer."""
     auth: MailAuthConfig | None = None
+
+    @classmethod
+    def cross_check(cls, block: Block) -> Iterator[Fault]:
+        if _is_on(block.get("start_tls", False)) and _is_on(block.get("secure", True)):
+            text = "goes with `secure: false`; with `secure: true` there is TLS from the first byte"
+            yield Fault.at(block.place_of("start_tls"), text)
 
 
 class MailerConfig(Section):
-    sender: Text = Field(alias="from")
+    sender: Mailbox = Field(alias="from")
+    admins: Annotated[tuple[MailAddress, ...], BeforeValidator(as_list)] = ()
+    """Who is told of plans that a guard holds."""
     templates_path: FilePath | None = None
     """Left out: the templates that come with `aim`."""
+    app: Literal["element-pro", "element-x", "element-classic"] = "element-pro"
+    """The app that a welcome mail leads to."""
+    web_url: HttpUrl | None = None
+    """Where the organisation's web client is, for those without a phone."""
+    login_hint: Literal["auto", "mxid", "email", "none"] = "auto"
+    """What the app fills in at the login."""
     transport: MailTransportConfig
 
 

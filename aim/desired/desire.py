@@ -15,7 +15,8 @@ from aim.config.sources import LdapSource, LdifSource
 from aim.config.spaces import SpaceConfig
 from aim.desired.adopting import adopted
 from aim.desired.grants import levels_of
-from aim.desired.identity import Conflict, conflicts, hands_off
+from aim.desired.identity import Conflict, conflicts, hands_off, has_switched, switched_problem
+from aim.desired.leaving import account_rules, gone_for_good, leaving
 from aim.desired.mirrored import mirrored_spaces
 from aim.desired.replacing import Replacing
 from aim.desired.rooms import Desired, DesiredRoom, Grant
@@ -51,12 +52,21 @@ def desire(
 
     `found` are the conflicts between the directory and whom we have seen, if somebody knows them already.
     """
-    if found is None:
+    switched = has_switched(directory, recorded)
+    if switched:
+        # One problem of the source, not one of each person.
+        found = ()
+    elif found is None:
         found = conflicts(directory.users, recorded.seen)
+    rules = account_rules(config)
     mapping = _Mapping(config, directory, observed, recorded)
     mapping.add_spaces()
     ourselves = _ourselves(directory, observed)
-    untouched = hands_off(directory, recorded, found) | ourselves
+    known = directory.roster.people(seen.localpart for seen in recorded.seen.values()) if switched else NOBODY
+    lost = NOBODY if rules is None else gone_for_good(directory, observed) - ourselves
+    untouched = hands_off(directory, recorded, found) | ourselves | known | lost
+    leavers = leaving(config, directory, observed, recorded, untouched)
+    untouched |= leavers.stays
     mapping.add_rooms_of_people(untouched)
     return Desired(
         directory=directory,
@@ -66,10 +76,24 @@ def desire(
         cleans_up=config.provisioner.gc.enabled,
         problems=(
             *directory.problems,
+            *([switched_problem(directory, recorded)] if switched else ()),
             *(conflict.problem(observed.server_name) for conflict in found),
             *([_bot_in_directory(observed.bot)] if ourselves & directory.everyone else ()),
+            *(_lost_account(name, observed.server_name) for name in directory.roster.localparts(lost)),
             *mapping.problems,
         ),
+        accounts=rules,
+        leaving=leavers,
+        switched=switched,
+    )
+
+
+def _lost_account(localpart: str, server_name: str) -> Problem:
+    return Problem(
+        Severity.ERROR,
+        f"@{localpart}:{server_name}",
+        "was deactivated or erased and is in the directory again; the account is not touched, nor invited by "
+        "itself: reactivate it on the homeserver, or give that user another user name",
     )
 
 
@@ -236,12 +260,12 @@ class _Mapping:
     def _people_of_unseen_spaces(self) -> People:
         """Who belongs to spaces that exist but can't be seen now: nobody knows which rooms are in those."""
         observed = self._observed
-        existing = {*self._recorded.rooms, *observed.newer}
+        existing = {*self._recorded.rooms, *observed.newer, *observed.rooms}
         return union(
             space.members | space.spared
             for space in self.rooms.values()
             if space.is_space
-            and space.key not in observed.rooms
+            and not observed.sees(space.key)
             and (space.key in existing or space.takes_over is not None)
         )
 
@@ -263,7 +287,7 @@ class _Mapping:
     def _is_in(self, space: DesiredRoom, room: Room) -> bool:
         """Whether people left the room where we put it; true where the space can't be seen."""
         seen = self._observed.rooms.get(space.key)
-        return seen is None or room.room_id in seen.children
+        return seen is None or room.room_id in seen.children or not self._observed.sees(space.key)
 
     def _applied_rules(self, key: str) -> Mapping[str, object] | None:
         """The join rules that a room was given last, as far as that is known."""

@@ -76,6 +76,36 @@ def _claimed_before(newcomers: Mapping[str, User], seen: Mapping[str, Seen]) -> 
             yield Conflict(user, known)
 
 
+def has_switched(directory: Directory, recorded: Recorded) -> bool:
+    """Whether the directory is of another source than those seen before, and knows other ids.
+
+    Where at least half of the ids are the same (an LDIF export of the LDAP server that was read before), both
+    mean the same people.
+    """
+    return recorded.source not in {None, directory.source} and has_other_ids(directory, recorded)
+
+
+def has_other_ids(directory: Directory, recorded: Recorded) -> bool:
+    """Whether fewer than half of the users last seen present are in the directory, by their ids."""
+    known = [seen.id for seen in recorded.seen.values() if seen.gone_since is None]
+    ids = {user.id for user in directory.users}
+    return 2 * sum(user_id in ids for user_id in known) < len(known)
+
+
+def switched_problem(directory: Directory, recorded: Recorded) -> Problem:
+    """Of the whole source, instead of one for each person."""
+    known = [seen.localpart for seen in recorded.seen.values() if seen.gone_since is None]
+    names = {user.localpart for user in directory.users}
+    return Problem(
+        Severity.ERROR,
+        "source",
+        f"{len(known)} users are known from the source {recorded.source}, and {directory.source} has most of "
+        f"their ids not; {sum(name in names for name in known)} of them have the same localpart there. None "
+        "of them is touched, nor believed to have left; if these are the same people: "
+        "aim rebind --by-localpart",
+    )
+
+
 def hands_off(directory: Directory, recorded: Recorded, found: Iterable[Conflict]) -> People:
     """Who is not touched: contested localparts, both sides of conflicts, known but unreadable users."""
     number = directory.roster.number

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aim.desired.leaving import AccountRules, Leaving
 from aim.directory.model import Directory, Problem
 from aim.directory.roster import NOBODY, People
 
@@ -85,9 +86,21 @@ class Desired:
     rooms: Mapping[str, DesiredRoom]
     """By key; a space stands before its rooms and subspaces."""
     hands_off: People = NOBODY
-    """People not touched in either direction: two users claim the name, or it is not sure who they are."""
+    """People not touched in either direction: two users claim the name, it is not sure who they are, or they
+    left and stay (`leaving.stays`)."""
     invite_before_login: bool = False
     """True: people without an account are invited too (`invite_before_first_login`)."""
     cleans_up: bool = False
     """True: what is no longer to be managed is let go of (`gc.enabled`)."""
     problems: tuple[Problem, ...] = ()
+    accounts: AccountRules | None = None
+    """What is asked for of accounts; None: nothing."""
+    leaving: Leaving = field(default_factory=Leaving)
+    switched: bool = False
+    """True: the directory is of another source, with other ids; nobody's going is believed before a person
+    has rebound them (`aim rebind --by-localpart`)."""
+
+    @property
+    def in_doubt(self) -> People:
+        """Those of `hands_off` of whom it is not sure who they are."""
+        return self.hands_off - self.leaving.stays

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Self
 
@@ -27,6 +28,11 @@ class ActionType(StrEnum):
     ADD_CHILD = "add_child"
     RELEASE_ROOM = "release_room"
     ABANDON_SPACE = "abandon_space"
+    UNLOCK_ACCOUNT = "unlock_account"
+    SET_DISPLAY_NAME = "set_display_name"
+    SET_EMAILS = "set_emails"
+    LOCK_ACCOUNT = "lock_account"
+    ERASE_ACCOUNT = "erase_account"
 
 
 ORDER: Mapping[ActionType, int] = {kind: position for position, kind in enumerate(ActionType)}
@@ -338,7 +344,106 @@ class SetPowerLevel(PersonAction):
         return {"acting_as": acting_as, "level": self.level, "was": self.was}
 
 
-AnyAction = (
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountAction(PersonAction):
+    """An action on the account of one person. Its `room` is the account's key, their MXID; its `space` "",
+    so accounts come first in a plan."""
+
+    in_spaces: tuple[str, ...] = ()
+    """Keys of the managed spaces that the person is in, sorted: where it counts against a guard."""
+
+    @property
+    def identity(self) -> str:
+        return identity_of(self.type, "", self.target)
+
+
+def account_key(mxid: str) -> str:
+    """The key of an account, among keys of rooms: the MXID itself."""
+    return mxid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDisplayName(AccountAction):
+    """Gives an account the display name that the directory has."""
+
+    type: ClassVar[ActionType] = ActionType.SET_DISPLAY_NAME
+
+    display_name: str
+    was: str | None
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"display_name": self.display_name, "was": self.was}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetEmails(AccountAction):
+    """Gives an account the e-mail addresses that the directory has; other third-party ids stay."""
+
+    type: ClassVar[ActionType] = ActionType.SET_EMAILS
+
+    emails: tuple[str, ...]
+    """All that it should have, sorted."""
+    was: tuple[str, ...]
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"emails": list(self.emails), "was": list(self.was)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockAccount(AccountAction):
+    """Locks the account of somebody who left, and puts them on the deprovisioning queue."""
+
+    type: ClassVar[ActionType] = ActionType.LOCK_ACCOUNT
+
+    user_id: str
+    period: timedelta
+    """How long after that the account may be erased."""
+    queues: bool = True
+    """False: they are on the queue already, and stay there as they are."""
+    ours: bool = True
+    """False: the account is locked already, by somebody else; they are only put on the queue."""
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"user_id": self.user_id, "erased_after_seconds": int(self.period.total_seconds())}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlockAccount(AccountAction):
+    """Unlocks an account that we locked, and takes its person off the queue."""
+
+    type: ClassVar[ActionType] = ActionType.UNLOCK_ACCOUNT
+
+    user_id: str
+    leaves_queue: bool = True
+    """False for somebody whom a person restored: that stays known until they are in the directory again."""
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"user_id": self.user_id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EraseAccount(AccountAction):
+    """Deactivates an account for good, and erases what its user wrote and what we remember of them."""
+
+    type: ClassVar[ActionType] = ActionType.ERASE_ACCOUNT
+
+    user_id: str
+    due_at: datetime
+    """UTC."""
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"user_id": self.user_id, "due_at": self.due_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+AnyAccountAction = SetDisplayName | SetEmails | LockAccount | UnlockAccount | EraseAccount
+"""All there are on accounts, for exhaustive matches."""
+
+AnyRoomAction = (
     CreateRoom
     | CreateSpace
     | TakeControl
@@ -352,4 +457,7 @@ AnyAction = (
     | ReleaseRoom
     | AbandonSpace
 )
-"""All there are, for exhaustive matches."""
+"""All there are in rooms, for exhaustive matches."""
+
+AnyAction = AnyRoomAction | AnyAccountAction
+"""All there are."""

@@ -31,6 +31,7 @@ class Against(StrEnum):
     BOT = "bot"
     FOREIGN = "foreign"
     HANDS_OFF = "hands_off"
+    LEAVING = "leaving"
     LEFT = "left"
     BANNED = "banned"
     PENDING = "pending"
@@ -67,7 +68,7 @@ def _obstacles(world: World, plan: Plan, person: Person, place: Place) -> Iterat
     if number is None or desired is None:
         return
     if number in world.desired.hands_off:
-        yield from _hands_off(plan, person)
+        yield from _hands_off(world, plan, person, number)
     if number in desired.members:
         yield from _staying_out(world, desired, place.room, number)
     elif number in desired.spared:
@@ -82,7 +83,21 @@ def _obstacles(world: World, plan: Plan, person: Person, place: Place) -> Iterat
         yield from _keeping_level(world, desired, place.room, number)
 
 
-def _hands_off(plan: Plan, person: Person) -> Iterator[Obstacle]:
+def _waiting(world: World, person: Person) -> str:
+    """Of somebody who left, and stays where they are."""
+    queue = world.recorded.queue.values()
+    queued = next((each for each in queue if each.localpart == person.localpart), None)
+    if queued is None:
+        return "left the directory and is about to be locked: stays in the rooms until the account is erased"
+    if queued.restored_by is not None:
+        return f"left the directory and was restored by {queued.restored_by}: stays where they are"
+    return "left the directory and waits in the queue: stays in the rooms until the account is erased"
+
+
+def _hands_off(world: World, plan: Plan, person: Person, number: int) -> Iterator[Obstacle]:
+    if number in world.desired.leaving.stays:
+        yield Obstacle(Against.LEAVING, _waiting(world, person))
+        return
     found = [problem.message for problem in plan.problems if problem.subject == person.mxid]
     otherwise = (
         "not touched in either direction, for it is not sure who that is: see the problems of `aim plan`"

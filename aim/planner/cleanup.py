@@ -90,17 +90,29 @@ def _given_up(world: World) -> Iterator[tuple[str, Room]]:
     the bot has left is let go of."""
     blind = _is_blind(world)
     replaced = {desired.replaces for desired in world.desired.rooms.values()}
-    for key, room in sorted(world.observed.rooms.items()):
+    for key, room in sorted({**world.observed.rooms, **_without_marker(world)}.items()):
         if key in world.desired.rooms or room.bot != "join" or room.room_id in replaced:
             continue
         if room.is_space or (room.replacement is None and not (blind and _may_be_elsewhere(room))):
             yield key, room
 
 
+def _without_marker(world: World) -> dict[str, Room]:
+    """Rooms of people that we took over and whose marker is gone: a release empties it before the bot leaves,
+    and may be broken off between the two."""
+    return {
+        room.key: room
+        for room in world.observed.unmanaged.values()
+        if room.marker is None and not room.is_space and room.key in world.recorded.rooms
+    }
+
+
 def _is_blind(world: World) -> bool:
     """Whether a space of ours can't be seen: then nobody knows what is in it."""
     return any(
-        desired.is_space and key not in world.observed.rooms and key in world.recorded.rooms
+        desired.is_space
+        and not world.observed.sees(key)
+        and (key in world.recorded.rooms or key in world.observed.rooms)
         for key, desired in world.desired.rooms.items()
     )
 

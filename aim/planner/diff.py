@@ -16,6 +16,7 @@ from aim.desired.mirrored import is_mirrored
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem
 from aim.directory.roster import NOBODY, People
+from aim.planner.accounts import account_changes
 from aim.planner.actions import (
     AddChild,
     AnyAction,
@@ -77,10 +78,12 @@ def diff(world: World, keys: Keys | None = None) -> Difference:
             actions.extend(comparison.room(room, scope))
     actions.extend(cleanup(world))
     actions.extend(replaced(world))
+    accounts = account_changes(world)
+    actions.extend(accounts.actions)
     if keys is not None:
         actions = [action for action in actions if keys.cover(action)]
     actions.sort(key=lambda action: action.sort_key)
-    problems = {*world.desired.problems, *world_problems(world)}
+    problems = {*world.desired.problems, *world_problems(world), *accounts.problems}
     for room in world.desired.rooms.values():
         problems.update(room_problems(world, room))
         problems.update(control_problems(world, room))
@@ -135,7 +138,8 @@ class _Comparison:
                 yield control
             for action in self.existing(desired, observed, scope, ranks.in_control()):
                 yield replace(action, after=tuple(sorted({*action.after, control.identity})))
-        elif desired.key in self._world.observed.rooms:
+        elif desired.key in self._world.observed.rooms and observed.bot == "join":
+            # Where the bot is not, and nobody can let it in, each try would be refused: see control_problems.
             yield from self.existing(desired, observed, scope, ranks)
 
     def existing(

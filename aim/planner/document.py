@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aim.errors import PlanError
-from aim.planner.actions import AnyAction, identity_of
+from aim.planner.actions import AccountAction, AnyAction, identity_of
 from aim.planner.plan import Plan
 
 FORMAT_VERSION = 1
@@ -84,7 +84,7 @@ def _action(action: AnyAction) -> dict[str, object]:
     return {
         "type": str(action.type),
         "target": action.target,
-        "room": action.room,
+        "room": None if isinstance(action, AccountAction) else action.room,
         "room_id": action.room_id,
         "reason": action.reason,
         "held": action.held,
@@ -132,7 +132,8 @@ def _held_identities(actions: list[object]) -> Iterator[str]:
             level = details.get("level") if isinstance(details, Mapping) else None
             yield identity_of(
                 str(action.get("type")),
-                str(action.get("room")),
+                # None: an action on an account.
+                str(action.get("room") or ""),
                 None if target is None else str(target),
                 level if isinstance(level, int) else None,
             )

@@ -15,13 +15,13 @@ from itertools import chain
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem, User
 from aim.directory.roster import NOBODY, People
-from aim.planner.actions import AnyAction, PersonAction
+from aim.planner.actions import AccountAction, AnyAction, PersonAction
 from aim.planner.plan import Plan
 from aim.planner.standing import Standing, Standings
 from aim.planner.subjects import Person, PersonKind, Place, find_person, find_place, person_of, place_of
 from aim.planner.world import World
 from aim.world.audit import Audit, Happened
-from aim.world.recorded import Seen
+from aim.world.recorded import Queued, Seen
 from aim.world.rooms import Room
 
 MOST = 50
@@ -66,6 +66,14 @@ class PersonAnswer:
     """Users who had that localpart when they were last seen."""
     has_account: bool | None
     """None: the homeserver was not asked."""
+    locked: bool | None
+    """Of the account; None: there is none, or it is not known."""
+    queued: Queued | None
+    """Their entry of the deprovisioning queue."""
+    would_be_locked: bool
+    """They left, and only the configuration keeps their account from being locked."""
+    next: tuple[AnyAction, ...]
+    """What the plan has for the account."""
     entitled: int
     """In how many rooms they have the right to be."""
     inside: int
@@ -195,6 +203,10 @@ def _person(world: World, plan: Plan, person: Person) -> PersonAnswer:
         users=users,
         seen=seen,
         has_account=_has_account(world, person),
+        locked=_is_locked(world, person),
+        queued=_queued(world, person),
+        would_be_locked=local and _would_be_locked(world, person),
+        next=tuple(a for a in plan.actions if isinstance(a, AccountAction) and a.person == person.mxid),
         entitled=len(entitled),
         inside=len(entitled & present),
         surplus=len(present - entitled),
@@ -216,6 +228,25 @@ def _has_account(world: World, person: Person) -> bool | None:
         return True
     # Of others it may not have been asked.
     return False if person.number in world.desired.directory.everyone else None
+
+
+def _is_locked(world: World, person: Person) -> bool | None:
+    known = world.observed.known_accounts
+    account = known.accounts.get(person.localpart) if known and person.kind is PersonKind.LOCAL else None
+    return None if account is None else account.locked
+
+
+def _queued(world: World, person: Person) -> Queued | None:
+    if person.kind is not PersonKind.LOCAL:
+        return None
+    queue = world.recorded.queue.values()
+    return next((queued for queued in queue if queued.localpart == person.localpart), None)
+
+
+def _would_be_locked(world: World, person: Person) -> bool:
+    rules = world.desired.accounts
+    off = rules is not None and not rules.deprovisions
+    return off and person.localpart in world.desired.leaving.left and not _is_locked(world, person)
 
 
 def _groups(world: World, number: int) -> Iterator[str]:

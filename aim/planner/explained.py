@@ -15,6 +15,7 @@ from aim.planner.explain import Explanation, PersonAnswer, RoomAnswer
 from aim.planner.standing import Standing
 from aim.planner.subjects import PersonKind
 from aim.world.audit import Happened
+from aim.world.recorded import Queued
 
 FORMAT_VERSION = 1
 _LABEL = 10
@@ -145,10 +146,36 @@ def _person(person: PersonAnswer) -> Iterator[str]:
     if not person.users and person.kind is PersonKind.LOCAL:
         yield _labelled("user", "none in the directory")
     if person.has_account is not None:
-        yield _labelled("account", "yes" if person.has_account else "none yet, or deactivated")
+        yield _labelled("account", _account(person))
+    if person.queued is not None:
+        yield from (_labelled("queue", text) for text in _in_queue(person.queued))
+    if person.would_be_locked:
+        text = "left the directory: would be locked with user_provisioner.deprovisioning.enabled"
+        yield _labelled("leaving", text)
     for group in person.groups:
         yield _labelled("group", group)
+    yield from _next(person.next)
     yield from _problems(person.problems)
+
+
+def _account(person: PersonAnswer) -> str:
+    if not person.has_account and person.locked is None:
+        return "none yet, or deactivated"
+    return "yes, locked" if person.locked else "yes"
+
+
+def _in_queue(queued: Queued) -> Iterator[str]:
+    yield f"since {moment(queued.queued_at)}, {queued.reason}; erased from {moment(queued.due_at)} on"
+    if not queued.ours:
+        yield "locked by somebody else before: never unlocked by us"
+    if queued.restored_by is not None:
+        yield f"restored by {queued.restored_by}: neither locked nor erased"
+    if queued.held_by is not None:
+        yield f"held by {queued.held_by}: not erased before they let go"
+    if queued.erase_by is not None:
+        yield f"to be erased at once, as {queued.erase_by} said"
+    if queued.found_due_at is not None:
+        yield f"found due at {moment(queued.found_due_at)} by a clock in doubt: to be read a second time"
 
 
 def _sums_up(person: PersonAnswer) -> str:
@@ -244,11 +271,29 @@ def _person_json(person: PersonAnswer) -> dict[str, object]:
             for seen in person.seen
         ],
         "account": person.has_account,
+        "locked": person.locked,
+        "queue": _queued_json(person.queued),
+        "would_be_locked": person.would_be_locked,
+        "next": [_action_json(action) for action in person.next],
         "entitled": person.entitled,
         "inside": person.inside,
         "surplus": person.surplus,
         "groups": list(person.groups),
         "problems": _problems_json(person.problems),
+    }
+
+
+def _queued_json(queued: Queued | None) -> dict[str, object] | None:
+    if queued is None:
+        return None
+    return {
+        "since": _time(queued.queued_at),
+        "due": _time(queued.due_at),
+        "reason": queued.reason,
+        "ours": queued.ours,
+        "held_by": queued.held_by,
+        "erase_by": queued.erase_by,
+        "restored_by": queued.restored_by,
     }
 
 

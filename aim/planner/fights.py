@@ -1,8 +1,8 @@
 """Fights: the same correction, made again and again because somebody changes the same thing back. Pure.
 
 In: what is due, and when which corrections were made of late. Out: which wait, and until when. Kicks and
-demotions become slower, and never stop; names and topics wait until the last ten minutes are calmer. One
-person's fight slows down nobody else's correction.
+demotions become slower, and never stop; names and topics, people's
+names too, wait until the last ten minutes are calmer. One person's fight slows down nobody else's correction.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from aim.planner.actions import AnyAction, CreateRoom, SetRoomState, identity_of
+from aim.planner.actions import (
+    AccountAction,
+    AnyAction,
+    CreateRoom,
+    SetDisplayName,
+    SetRoomState,
+    identity_of,
+)
 from aim.planner.diff import POWER_LEVELS
 
 WINDOW = timedelta(minutes=10)
@@ -25,7 +32,8 @@ History = Mapping[str, Sequence[datetime]]
 
 def correction(action: AnyAction) -> str:
     """What is corrected: room, person or key, and kind, whatever level or content it is set to."""
-    return identity_of(action.type, action.room, action.target)
+    room = "" if isinstance(action, AccountAction) else action.room
+    return identity_of(action.type, room, action.target)
 
 
 def remembered(history: History, made: Iterable[AnyAction], now: datetime) -> dict[str, tuple[datetime, ...]]:
@@ -58,4 +66,6 @@ def postponed(actions: Iterable[AnyAction], history: History, now: datetime) -> 
 
 
 def _can_wait(action: AnyAction) -> bool:
+    if isinstance(action, SetDisplayName):
+        return True
     return isinstance(action, SetRoomState) and action.event_type != POWER_LEVELS

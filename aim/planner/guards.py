@@ -14,7 +14,16 @@ from datetime import timedelta
 from enum import StrEnum
 
 from aim.directory.roster import NOBODY, People
-from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom, SetPowerLevel
+from aim.planner.actions import (
+    AbandonSpace,
+    AccountAction,
+    AnyAction,
+    EraseAccount,
+    Kick,
+    LockAccount,
+    ReleaseRoom,
+    SetPowerLevel,
+)
 from aim.planner.world import Limits, World
 
 
@@ -23,6 +32,8 @@ class Kind(StrEnum):
 
     KICKS = "kicks"
     DEMOTIONS = "demotions"
+    LOCKS = "locks"
+    ERASURES = "erasures"
     RELEASES = "releases"
     ABANDONED_SPACES = "abandoned_spaces"
 
@@ -87,9 +98,15 @@ def kind_of(action: AnyAction) -> Kind | None:
         return Kind.KICKS
     if isinstance(action, SetPowerLevel) and action.is_demotion:
         return Kind.DEMOTIONS
-    if isinstance(action, ReleaseRoom):
-        return Kind.RELEASES
-    return Kind.ABANDONED_SPACES if isinstance(action, AbandonSpace) else None
+    return _BY_TYPE.get(type(action))
+
+
+_BY_TYPE: Mapping[type, Kind] = {
+    LockAccount: Kind.LOCKS,
+    EraseAccount: Kind.ERASURES,
+    ReleaseRoom: Kind.RELEASES,
+    AbandonSpace: Kind.ABANDONED_SPACES,
+}
 
 
 def is_counted(action: AnyAction) -> bool:
@@ -102,6 +119,13 @@ def counted_as(action: AnyAction, server_name: str) -> str:
     if action.target is None:
         return action.room
     return action.target[1:].removesuffix(f":{server_name}")
+
+
+def counted_in(action: AnyAction) -> tuple[str, ...]:
+    """Keys of the spaces in which a destructive action counts; "" for one that counts in none."""
+    if isinstance(action, AccountAction):
+        return action.in_spaces or ("",)
+    return (action.space,)
 
 
 def judge(world: World, actions: Iterable[AnyAction]) -> Verdict:
@@ -168,13 +192,16 @@ def _trips(world: World, kind: Kind, pending: list[AnyAction]) -> Iterator[Trip]
     concerned: dict[str, set[str]] = defaultdict(set)
     gone: dict[str, set[str]] = defaultdict(set)
     for action in pending:
-        concerned[action.space].add(counted_as(action, world.observed.server_name))
+        for space in counted_in(action):
+            concerned[space].add(counted_as(action, world.observed.server_name))
     for done in world.recorded.done:
         if done.kind == kind and world.now - done.at < WINDOW:
             concerned[done.space].add(done.person)
             gone[done.space].add(done.person)
-    # A space that is given up is the only one in itself.
-    for space, counted in sorted(concerned.items()) if kind is not Kind.ABANDONED_SPACES else ():
+    for space, counted in sorted(concerned.items()):
+        # A space that is given up is the only one in itself; whose account it is may be in none.
+        if kind is Kind.ABANDONED_SPACES or not space:
+            continue
         limit = limits.per_space.of(_size(world, kind, space, gone[space]))
         if len(counted) > limit:
             yield Trip(kind, space, len(counted), limit)

@@ -1,4 +1,4 @@
-"""What is worth remembering of a cycle, worked out before it starts. Pure.
+"""What is worth remembering of a cycle: before it starts, and, of properties, when it is over. Pure.
 
 In: the world and its plan. Out: plain records for the store. Only what is new or changed is in them: in a
 world without changes there is nothing to write.
@@ -6,18 +6,19 @@ world without changes there is nothing to write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from aim.desired.rooms import DesiredRoom
 from aim.directory.roster import NOBODY, People
-from aim.planner.actions import AddChild, Kick, SetRoomState
+from aim.planner.accounts import queue_memory
+from aim.planner.actions import AddChild, AnyAction, CreateRoom, Kick, SetRoomState, TakeControl
 from aim.planner.diff import SUGGESTED, applied_properties
 from aim.planner.plan import Plan
 from aim.planner.wishes import ever_entitled, newly_lapsed, newly_regained
 from aim.planner.world import World
-from aim.world.recorded import RecordedRoom, Seen
+from aim.world.recorded import Queued, RecordedRoom, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,17 @@ class Memory:
     """The new set of held identities, or None if it is the same."""
     recovery_since: datetime | None = None
     recovery_changed: bool = False
+    enqueue: tuple[Queued, ...] = ()
+    """Entries of the queue that changed: found due by a clock in doubt, or gone over to a new id."""
+    dequeue: tuple[str, ...] = ()
+    """User ids that leave the queue, as there is nothing to unlock; before `enqueue`."""
+    clock: datetime | None = None
+    """The reading of the clock to record, or None if the last one will do."""
 
     def __bool__(self) -> bool:
         people = self.seen or self.entitled or self.lapsed or self.regained or self.returned
-        return bool(self.rooms or people or self.held is not None or self.recovery_changed)
+        accounts = self.enqueue or self.dequeue or self.clock is not None
+        return bool(self.rooms or people or accounts or self.held is not None or self.recovery_changed)
 
 
 def properties_of(desired: DesiredRoom) -> Mapping[str, object]:
@@ -56,6 +64,7 @@ def remember(world: World, plan: Plan, *, people_known: bool = False) -> Memory:
     `people_known`: the same directory was remembered before, and nobody decided anything about people since.
     """
     recovery = (world.recorded.recovery_since or world.now) if world.recovering and plan.holding else None
+    queue = queue_memory(world)
     return Memory(
         rooms=tuple(_rooms(world, plan)),
         seen=() if people_known else tuple(_seen(world)),
@@ -66,17 +75,15 @@ def remember(world: World, plan: Plan, *, people_known: bool = False) -> Memory:
         held=None if plan.holding == world.recorded.held else plan.holding,
         recovery_since=recovery,
         recovery_changed=recovery != world.recorded.recovery_since,
+        enqueue=queue.enqueue,
+        dequeue=queue.dequeue,
+        clock=queue.clock,
     )
 
 
 def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
     """Rooms that exist, with their properties as applied: all but those that the plan is about to change."""
-    due: dict[str, set[str]] = {}
-    for action in plan.actions:
-        if isinstance(action, SetRoomState):
-            due.setdefault(action.room, set()).add(action.event_type)
-        elif isinstance(action, AddChild):
-            due.setdefault(action.child, set()).add(SUGGESTED)
+    due = _applied_by(plan.actions)
     for key, desired in world.desired.rooms.items():
         observed = world.observed.rooms.get(key)
         if observed is None:
@@ -95,16 +102,59 @@ def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
             yield room
 
 
+def applied(
+    world: World, plan: Plan, remembered: Memory, done: Iterable[AnyAction]
+) -> Iterator[RecordedRoom]:
+    """Rooms with the properties that a cycle has applied, once it is over.
+
+    `plan` is that of the whole world, `remembered` what was recorded before, `done` what was done of the
+    plan: a cycle over a few rooms, or a failure, leaves the rest as it was. Rooms that were made are known.
+    """
+    done = list(done)
+    rooms = {**world.recorded.rooms, **{room.key: room for room in remembered.rooms}}
+    pending = _applied_by(plan.actions)
+    for action in done:
+        if isinstance(action, CreateRoom):
+            rooms.pop(action.room, None)
+        elif isinstance(action, TakeControl) and action.room_id and action.room in world.desired.rooms:
+            # Nothing was known of it but how it is.
+            wanted = properties_of(world.desired.rooms[action.room])
+            left = pending.get(action.room, set())
+            so_already = {name: value for name, value in wanted.items() if name not in left}
+            rooms[action.room] = RecordedRoom(action.room, action.room_id, so_already)
+    for key, names in _applied_by(done).items():
+        desired, room = world.desired.rooms.get(key), rooms.get(key)
+        if desired is not None and room is not None and room.properties is not None:
+            wanted = properties_of(desired)
+            new = {name: wanted[name] for name in names if name in wanted}
+            if new:
+                yield replace(room, properties={**room.properties, **new})
+
+
+def _applied_by(actions: Iterable[AnyAction]) -> dict[str, set[str]]:
+    """Room → names of the properties that these actions apply to it."""
+    found: dict[str, set[str]] = {}
+    for action in actions:
+        if isinstance(action, SetRoomState) and action.acting_as is None:
+            found.setdefault(action.room, set()).add(action.event_type)
+        elif isinstance(action, AddChild):
+            found.setdefault(action.child, set()).add(SUGGESTED)
+    return found
+
+
 def _seen(world: World) -> Iterator[Seen]:
-    """People new in the directory, back in it, or gone from it. Those in doubt stay as they are."""
-    seen = world.recorded.seen
+    """People new in the directory, back in it, or gone from it. Those in doubt stay as they are, and so does
+    everybody while a switch of source is not settled."""
+    if world.desired.switched:
+        return
+    seen, in_doubt = world.recorded.seen, world.desired.in_doubt
     find = world.roster.find
     present: set[str] = set()
     for user in world.desired.directory.users:
         present.add(user.id)
         known = seen.get(user.id)
         number = find(user.localpart)
-        if number is not None and number in world.desired.hands_off:
+        if number is not None and number in in_doubt:
             continue
         if known is None:
             yield Seen(user.id, user.localpart, user.weak_id, world.now, None)

@@ -16,25 +16,35 @@ from rich.tree import Tree
 
 from aim.directory.model import Severity
 from aim.planner.actions import (
+    ORDER,
     AbandonSpace,
+    AccountAction,
     AddChild,
+    AnyAccountAction,
     AnyAction,
     CreateRoom,
     CreateSpace,
+    EraseAccount,
     Invite,
     Join,
     Kick,
+    LockAccount,
     PersonAction,
     ReleaseRoom,
     RemoveChild,
+    SetDisplayName,
+    SetEmails,
     SetPowerLevel,
     SetRoomState,
     TakeControl,
+    UnlockAccount,
 )
 from aim.planner.document import digest
 from aim.planner.guards import Trip
 from aim.planner.plan import Plan
 
+_ACCOUNTS = "accounts"
+"""The branch of actions on accounts: they are in no space."""
 FOLD_FROM = 40
 """A plan with more actions than this is folded: people with the same action and reason share a line."""
 NAMES = 3
@@ -76,7 +86,14 @@ class _Spaces:
         self._root = Tree(Text(f"{plan.source.type} → {plan.server_name}", style="bold"), guide_style="dim")
 
     def tree(self) -> Tree:
-        actions = sorted(self._plan.actions, key=lambda action: (self._path(action.space), action.sort_key))
+        in_rooms = [action for action in self._plan.actions if not isinstance(action, AccountAction)]
+        on_accounts = [action for action in self._plan.actions if isinstance(action, AccountAction)]
+        if on_accounts:
+            branch = self._root.add(Text(_ACCOUNTS, style="bold"), guide_style="dim")
+            # One kind after the other: so those alike can share a line.
+            for line in self._lines(sorted(on_accounts, key=lambda action: ORDER[action.type])):
+                branch.add(line)
+        actions = sorted(in_rooms, key=lambda action: (self._path(action.space), action.sort_key))
         for space, in_space in groupby(actions, key=lambda action: action.space):
             branch = self._branch(space)
             for room, in_room in groupby(in_space, key=lambda action: action.room):
@@ -121,10 +138,25 @@ class _Spaces:
             case AddChild() | RemoveChild():
                 verb = "add" if isinstance(action, AddChild) else "remove"
                 return f"{verb} child {self._plan.named(action.child)}"
-            case Invite() | Join() | Kick() | SetPowerLevel():
+            case PersonAction():
                 return self._about(action, [action.person])
             case TakeControl() | ReleaseRoom() | AbandonSpace():
                 return self._handed_over(action)
+
+    def _on_account(self, action: AnyAccountAction, people: Sequence[str]) -> str:
+        who = self._names(people)
+        match action:
+            case SetDisplayName(display_name=name):
+                return f"name {who} “{name}”" if len(people) == 1 else f"set the display names of {who}"
+            case SetEmails(emails=emails):
+                given = f" to {', '.join(emails) or 'none'}" if len(people) == 1 else ""
+                return f"set the e-mail addresses of {who}{given}"
+            case LockAccount():
+                return f"lock {who}"
+            case UnlockAccount():
+                return f"unlock {who}"
+            case EraseAccount():
+                return f"erase {who}"
 
     def _handed_over(self, action: TakeControl | ReleaseRoom | AbandonSpace) -> str:
         match action:
@@ -145,6 +177,8 @@ class _Spaces:
                 return f"kick {who}{_themselves(action)}"
             case Join():
                 return f"join {who}"
+            case SetDisplayName() | SetEmails() | LockAccount() | UnlockAccount() | EraseAccount():
+                return self._on_account(action, people)
             case Invite(acting_as=str(member)):
                 return f"invite {who}, acting as {self._names([member])}"
             case _:
@@ -181,9 +215,11 @@ def _line(action: AnyAction, what: str) -> Text:
 
 def _sign(action: AnyAction) -> str:
     match action:
-        case Kick() | RemoveChild() | ReleaseRoom() | AbandonSpace():
+        case Kick() | RemoveChild() | ReleaseRoom() | AbandonSpace() | LockAccount() | EraseAccount():
             return "-"
         case SetRoomState() | SetPowerLevel() | TakeControl():
+            return "~"
+        case SetDisplayName() | SetEmails() | UnlockAccount():
             return "~"
         case _:
             return "+"

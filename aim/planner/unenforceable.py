@@ -12,11 +12,12 @@ from aim.desired.levels import ADMIN
 from aim.desired.rooms import DesiredRoom
 from aim.directory.model import Problem, Severity
 from aim.directory.roster import People
-from aim.planner.ranks import Ranks, ranks_of
+from aim.planner.ranks import Ranks, needed_for, ranks_of
 from aim.planner.sizes import too_many_levels
 from aim.planner.world import World
 from aim.world.rooms import Room
 
+POWER_LEVELS = "m.room.power_levels"
 _NAMED = 5
 
 
@@ -28,6 +29,9 @@ def unenforceable(world: World, desired: DesiredRoom) -> Iterator[Problem]:
     if room is None:
         return
     ranks = ranks_of(room, world.observed, world.roster)
+    if room.bot == "join" and ranks.bot >= ADMIN and not ranks.can_set_levels:
+        yield Problem(Severity.WARNING, desired.key, _out_of_reach(room, ranks))
+        return
     if ranks.creators:
         creators = _not_exempt(world, desired, ranks.creators & room.joined & desired.members)
         wanted = desired.levels_by_person() if creators else {}
@@ -47,6 +51,15 @@ def unenforceable(world: World, desired: DesiredRoom) -> Iterator[Problem]:
             f"{_named(world, absent)} has the bot's own power level and is not in the room: only they "
             "themselves can lower it, and that is done as soon as they come in",
         )
+
+
+def _out_of_reach(room: Room, ranks: Ranks) -> str:
+    needed = needed_for(room.power_levels, POWER_LEVELS)
+    return (
+        f"changing the power levels of {room.room_id} takes level {needed}, and the bot has {ranks.bot:.0f}: "
+        "nobody's level and no other state follows here, memberships do as far as the bot can; let who made "
+        f"the room, or somebody with level {needed}, set what {POWER_LEVELS} takes back to {ADMIN}"
+    )
 
 
 def _too_many(desired: DesiredRoom) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aim.directory.roster import People
 
@@ -58,6 +58,31 @@ class Approval:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """Somebody who left the directory: locked, and waiting for the erasure of their account."""
+
+    user_id: str
+    localpart: str
+    queued_at: datetime
+    """When we were about to lock the account. Times are in UTC."""
+    due_at: datetime
+    """Not before that is it erased, whatever the configuration says by then."""
+    reason: str
+    ours: bool = True
+    """True if the account was not locked when we came: only then do we unlock it."""
+    held_by: str | None = None
+    """Who said that it is not to be erased before they let go (`aim queue hold`)."""
+    erase_by: str | None = None
+    """Who said that it is to be erased at once (`aim queue erase`)."""
+    restored_by: str | None = None
+    """Who said that the account is to stay although its user left (`aim queue restore`): neither locked nor
+    erased until the user was in the directory again."""
+    found_due_at: datetime | None = None
+    """When it was found due at a time at which the clock could not be trusted: a second reading has to say
+    the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """Everything remembered, as one snapshot."""
@@ -87,3 +112,9 @@ class Recorded:
     """Identities that a guard holds: time does not release them."""
     approvals: Mapping[str, Approval] = field(default_factory=dict)
     """By identity of the action; unexpired ones."""
+    queue: Mapping[str, Queued] = field(default_factory=dict)
+    """By user id: the deprovisioning queue."""
+    clock: datetime | None = None
+    """The time that was last recorded: tells a clock that jumped."""
+    database_ahead: timedelta = timedelta()
+    """The database's clock minus ours, when this was loaded."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aim.directory.roster import NOBODY, People
+from aim.world.accounts import KnownAccounts
 
 MARKER_TYPE = "aim.managed"
 """Key of our marker in the `m.room.create` content of rooms that we make, and, in rooms that we took over,
@@ -132,6 +133,14 @@ class Observed:
     """Room id → rooms and spaces without our marker, or that we left, and were asked to look at (children of
     managed spaces, `spaces[].room`), as far as they can be seen."""
     unseen: Mapping[str, str] = field(default_factory=dict)
-    """Room id, or alias, → why such a room can't be seen, in words."""
+    """Room id, or alias, → why such a room can't be seen, in words. One that is among `rooms` all the same is
+    told there as it was when it was seen last."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Alias → room id, of those that `spaces[].room` names and that exist."""
+    known_accounts: KnownAccounts | None = None
+    """What is known of people's accounts; None where the configuration asks for nothing of them."""
+
+    def sees(self, key: str) -> bool:
+        """Whether that managed room is told as it is: not one of `unseen`, of which an old copy is told."""
+        room = self.rooms.get(key)
+        return room is not None and room.room_id not in self.unseen

@@ -18,7 +18,8 @@ from aim.directory.model import Directory
 from aim.directory.roster import People, Roster
 from aim.planner.keys import Keys
 from aim.planner.memory import properties_of
-from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
+from aim.world.accounts import Account, KnownAccounts
+from aim.world.recorded import Approval, Done, Queued, Recorded, RecordedRoom, Seen
 from aim.world.rooms import Observed, PowerLevels, Room
 from tests.unit.model import BOT, SERVER, localpart, mxid
 from tests.unit.worlds import (
@@ -27,6 +28,7 @@ from tests.unit.worlds import (
     Scene,
     a_config,
     a_directory,
+    a_queued,
     a_room,
     a_space,
     a_user,
@@ -51,17 +53,19 @@ STRANGERS = ["s0", "s1"]
 GROUPS = ["g0", "g1", "g2"]
 SPACES = ["a", "b", "c", "d"]
 FOREIGN = "@far:other.example"
+ADDRESSES = ["a@example.com", "b@example.com", "c@example.com"]
 KEYS = [*SPACES, *(f"{space}/{room}" for space in SPACES for room in ("r", "q"))]
 
 # Several people, as a rule: between empty sets nothing happens.
 some_people = st.sets(st.sampled_from(PEOPLE), min_size=3) | st.sets(st.sampled_from(PEOPLE), max_size=2)
 anybody = st.sampled_from([*PEOPLE, *STRANGERS])
 levels = st.sampled_from([0, 0, 50, 100, -1])
+some_addresses = st.sets(st.sampled_from(["A@example.com", *ADDRESSES[1:]]), max_size=2)
 some_number = st.sets(st.sampled_from(PEOPLE), max_size=2)
 
 
 @st.composite
-def configs(draw: st.DrawFn, *, limits: bool) -> Config:
+def configs(draw: st.DrawFn, *, limits: bool, accounts: bool = False) -> Config:
     """Any tree of up to four spaces, up to two default rooms; without `limits` the guards never trip."""
     count = draw(st.integers(0, len(SPACES)))
     items: list[dict[str, Any]] = []
@@ -83,10 +87,20 @@ def configs(draw: st.DrawFn, *, limits: bool) -> Config:
         membership=draw(st.sampled_from(["invite", "invite", "join"])),
         enforce_names=draw(st.booleans()),
         allowed_users=draw(st.sampled_from([[], [f"@s0:{SERVER}"], ["@p[01]:.*"]])),
+        user_provisioner=draw(user_provisioners) if accounts else None,
         **({} if limits else {"guards": NO_LIMITS}),
     )
 
 
+user_provisioners = st.fixed_dictionaries(
+    {},
+    optional={
+        "synced_attributes": st.sampled_from([["displayName"], ["emails"]]),
+        "deprovisioning": st.fixed_dictionaries(
+            {"enabled": st.sampled_from([True, True, False]), "include_admins": st.booleans()}
+        ),
+    },
+).map(lambda given: {"deprovisioning": {"enabled": True}, **given})
 default_rooms = st.fixed_dictionaries(
     {
         "id": st.sampled_from(["r", "q"]),
@@ -107,15 +121,26 @@ default_rooms = st.fixed_dictionaries(
 
 
 @st.composite
-def directories(draw: st.DrawFn, roster: Roster) -> Directory:
+def directories(draw: st.DrawFn, roster: Roster, *, accounts: bool = False) -> Directory:
     """Any people and groups; ids that belong to others now and then, people in doubt too."""
     contested = draw(st.sets(st.sampled_from(PEOPLE), max_size=1))
     names = sorted(draw(some_people) - contested)
     inactive = draw(st.sets(st.sampled_from(PEOPLE), max_size=2))
-    ids = draw(
-        st.permutations([f"id-{name}" for name in PEOPLE]) | st.just([f"id-{name}" for name in PEOPLE])
-    )
+    own = [f"id-{name}" for name in PEOPLE]
+    mixed = st.permutations(own)
+    # Among people of whom it is in doubt who they are nobody is locked: with accounts there are fewer.
+    ids = draw(st.sampled_from([own, own, own]) | mixed if accounts else mixed | st.just(own))
     users = [a_user(name, ids[PEOPLE.index(name)], active=name not in inactive) for name in names]
+    if accounts:
+        users = [
+            replace(
+                user,
+                weak_id=draw(st.sampled_from([False, False, False, True])),
+                display_name=draw(st.sampled_from([None, "Name", user.localpart])),
+                emails=tuple(sorted(draw(some_addresses))),
+            )
+            for user in users
+        ]
     unreadable = draw(st.sets(st.sampled_from(ids), max_size=1)) - {user.id for user in users}
     return a_directory(
         users,
@@ -183,22 +208,85 @@ def rooms(draw: st.DrawFn, roster: Roster, key: str) -> Room:
 
 
 @st.composite
-def scenes(draw: st.DrawFn, *, limits: bool = False) -> Scene:
-    """Any scene: a first start, an old installation, a lost database, rooms tampered with."""
+def scenes(draw: st.DrawFn, *, limits: bool = False, accounts: bool = False) -> Scene:
+    """Any scene: a first start, an old installation, a lost database, rooms tampered with; with `accounts`
+    that follow the directory."""
     roster = Roster()
-    config = draw(configs(limits=limits))
-    directory = draw(directories(roster))
-    accounts = draw(some_people) | draw(st.sets(st.sampled_from(STRANGERS)))
+    config = draw(configs(limits=limits, accounts=accounts))
+    directory = draw(directories(roster, accounts=accounts))
+    reachable = draw(some_people) | draw(st.sets(st.sampled_from(STRANGERS)))
     wanted = list(desire(config, directory, an_observed(roster, ()), Recorded()).rooms)
     keys = draw(st.sets(st.sampled_from([*wanted, *wanted, "old", "a/q", "d"]), max_size=6).map(sorted))
     observed = an_observed(
         roster,
-        accounts,
+        reachable,
         *(draw(rooms(roster, key)) for key in keys),
         newer=draw(st.sampled_from([{}, {}, {"d": "!newer:example.com"}] if "d" not in keys else [{}])),
     )
-    recorded = draw(st.just(Recorded()) | recordeds(config, directory, observed))
+    remembered = recordeds(config, directory, observed)
+    recorded = draw(remembered if accounts else st.just(Recorded()) | remembered)
+    if accounts:
+        observed = replace(observed, known_accounts=draw(known_accounts()))
+        recorded = draw(with_queues(recorded))
     return Scene(config, directory, observed, recorded)
+
+
+@st.composite
+def known_accounts(draw: st.DrawFn) -> KnownAccounts:
+    """Any accounts; no address belongs to two of them."""
+    names = sorted({*PEOPLE, *draw(st.sets(st.sampled_from(STRANGERS)))} - draw(some_number))
+    owners = draw(st.dictionaries(st.sampled_from(ADDRESSES), st.sampled_from(names))) if names else {}
+    accounts = [
+        Account(
+            name,
+            draw(st.sampled_from([None, "Name", "Other"])),
+            tuple(sorted(address for address, owner in owners.items() if owner == name))
+            if draw(st.sampled_from([True, True, False]))
+            else None,
+            locked=draw(st.booleans()),
+            deactivated=draw(st.sampled_from([False] * 5 + [True])),
+            admin=draw(st.sampled_from([False, False, False, True])),
+        )
+        for name in names
+    ]
+    refused = draw(st.sampled_from(["", "", "", "", "no admin"]))
+    return KnownAccounts({account.localpart: account for account in accounts}, owners, refused)
+
+
+@st.composite
+def with_queues(draw: st.DrawFn, recorded: Recorded) -> Recorded:
+    """With people on the queue, weak ids among those seen, and any reading of the clock."""
+    days = st.sampled_from([-20, -1, 0, 20])
+    weak = draw(some_number)
+    known = {
+        f"id-{name}": Seen(f"id-{name}", name, name in weak, NOW - timedelta(days=9), None)
+        for name in sorted(set(PEOPLE) - draw(some_number))
+    }
+    queue: dict[str, Queued] = {}
+    for seen in known.values():
+        if draw(st.booleans()):
+            queue[seen.id] = a_queued(
+                seen.localpart,
+                seen.id,
+                days_left=draw(days),
+                ours=draw(st.booleans()),
+                held_by=draw(nobody_or_root),
+                restored_by=draw(nobody_or_root),
+                erase_by=draw(nobody_or_root),
+                found_due_at=draw(st.sampled_from([None, None, NOW - HOUR, NOW, NOW + HOUR])),
+            )
+    return replace(
+        recorded,
+        source=draw(st.sampled_from(["ldif", "ldif", "ldif", "ldap"])),
+        seen=known,
+        queue=queue,
+        clock=draw(st.sampled_from([NOW, NOW, NOW - HOUR, NOW - 3 * HOUR, NOW + HOUR, None])),
+        database_ahead=draw(st.sampled_from([timedelta()] * 4 + [HOUR])),
+    )
+
+
+HOUR = timedelta(hours=1)
+nobody_or_root = st.sampled_from([None] * 7 + ["root"])
 
 
 @st.composite
@@ -267,7 +355,7 @@ def pasts(draw: st.DrawFn, scene: Scene) -> Scene:
 
 some_keys = st.builds(
     Keys,
-    rooms=st.frozensets(st.sampled_from([*KEYS, "everyone"]), max_size=3),
+    rooms=st.frozensets(st.sampled_from([*KEYS, "everyone"]) | anybody.map(mxid), max_size=3),
     people=st.frozensets(anybody.map(mxid), max_size=3),
 )
 
@@ -308,6 +396,9 @@ def renumbered(scene: Scene, random: shuffling.Random) -> Scene:
         )
 
     directory, observed, recorded = scene.directory, scene.observed, scene.recorded
+    known = observed.known_accounts
+    if known is not None:
+        known = replace(known, accounts=mixed(known.accounts), owners=mixed(known.owners))
     return replace(
         scene,
         directory=replace(
@@ -323,11 +414,13 @@ def renumbered(scene: Scene, random: shuffling.Random) -> Scene:
             observed,
             rooms=mixed({key: room(before) for key, before in observed.rooms.items()}),
             accounts=people(observed.accounts),
+            known_accounts=known,
         ),
         recorded=replace(
             recorded,
             rooms=mixed(recorded.rooms),
             seen=mixed(recorded.seen),
+            queue=mixed(recorded.queue),
             entitled=mixed({key: people(known) for key, known in recorded.entitled.items()}),
             lapsed=mixed({key: people(known) for key, known in recorded.lapsed.items()}),
             regained=mixed({key: by_number(known) for key, known in recorded.regained.items()}),

@@ -168,6 +168,9 @@ def wrong_calls(text: Text) -> list[str]:
         if not re.fullmatch(r"[a-z][a-z-]*|-\S+", name):
             continue
         command = CLI if name.startswith("-") else COMMANDS.get(name)
+        for word in words[1:]:
+            # `aim queue` and the like have commands of their own.
+            command = getattr(command, "commands", {}).get(word, command)
         options = {word.partition("=")[0] for word in words if word.startswith("-")}
         if command is None or not options <= options_of(command):
             wrong.append(" ".join(["aim", *words]))

@@ -352,23 +352,13 @@ async def test_a_move_that_breaks_off_between_its_two_requests_is_done_again(bro
     assert again == {"add_child b c", "remove_child a c"}
 
 
-async def test_suggesting_is_remembered_when_it_is_done_and_only_then() -> None:
+async def test_suggesting_is_a_change_of_the_child() -> None:
     def config(*, suggested: bool) -> Any:
         return a_config(a_space("a", ""), default_rooms=[{"id": "r", "properties": {"suggested": suggested}}])
 
     before = provisioned(config(suggested=False), a_directory(["ann"]))
     stage = Stage(replace(before, config=config(suggested=True)))
-    stage.line.fail = failing("put_state", AWAY)
     await stage.execute()
-    properties = stage.recorder.recorded.rooms["a/r"].properties
-    assert properties is not None
-    assert properties["suggested"] is False
-    stage.line.fail = lambda _: None
-    stage.told.clear()
-    await stage.execute()
-    properties = stage.recorder.recorded.rooms["a/r"].properties
-    assert properties is not None
-    assert properties["suggested"] is True
     [space] = stage.homeserver.by_key("a")
     [room] = stage.homeserver.by_key("a/r")
     assert space.state[CHILD, room.room_id]["suggested"] is True
@@ -695,6 +685,25 @@ async def test_a_release_gives_levels_back_empties_the_marker_and_leaves_last() 
     assert (room.key, room.has_bot, room.rank(mxid("ann"))) == ("", False, 60)
     [done] = stage.recorder.recorded.done
     assert (done.kind, done.space, done.person) == ("releases", "all", "all")
+
+
+@pytest.mark.parametrize("of_people", [False, True])
+async def test_a_release_that_breaks_off_is_known_as_long_as_the_bot_is_in(*, of_people: bool) -> None:
+    """The marker tells of a room that we made; of another one, whose marker is emptied, the record."""
+    room_id = room_id_of("all")
+    stage = Stage(with_equals(creator=mxid("ann") if of_people else BOT, taken_over=of_people))
+    key = room_id if of_people else "all"
+    release = ReleaseRoom(**{**GIVEN_UP, "room": key, "space": "given up"})
+    stage.line.fail = failing("leave", AWAY)
+    outcomes = await stage.execute(only(release))
+    assert outcomes[release.identity].status is FAILED
+    calls = [call.name for call in stage.line.calls if call.name in {"forget_room", "leave"}]
+    assert calls == (["leave"] if of_people else ["forget_room", "leave"])
+    stage.line.fail = lambda _: None
+    stage.told.clear()
+    await stage.execute(only(release))
+    calls = [call.name for call in stage.line.calls if call.name in {"forget_room", "leave"}]
+    assert calls[-2:] == (["leave", "forget_room"] if of_people else ["forget_room", "leave"])
 
 
 async def test_an_inert_bot_stays() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.unit.worlds import (
     Scene,
     a_config,
     a_directory,
+    a_queued,
     a_room_of_people,
     a_scene,
     a_space,
@@ -427,3 +429,68 @@ def test_what_nobody_knows_is_an_error_with_near_misses(
         ask(yard(), person, room)
     assert message in raised.value.message
     assert remedy in raised.value.remedy
+
+
+# -- accounts --------------------------------------------------------------------------------------------
+
+
+def offboarding(*, enabled: bool = True) -> Scene:
+    """`bob` left; deprovisioning is on or off."""
+    scene = yard()
+    given = {"deprovisioning": {"enabled": enabled}}
+    config = scene.config.model_validate(
+        {**scene.config.model_dump(exclude_unset=True), "user_provisioner": given}
+    )
+    directory = a_directory(
+        ["ann", "cid", "dan"], {"leads": ["ann"], "labbers": ["ann"]}, roster=scene.roster
+    )
+    return replace(scene, config=config, directory=directory).with_accounts("ann", "bob", "cid")
+
+
+def lines(scene: Scene) -> str:
+    return "\n".join(to_lines(ask(scene, "bob")))
+
+
+def test_who_left_and_is_about_to_be_locked() -> None:
+    found = lines(offboarding())
+    assert "account   yes" in found
+    assert "next      lock_account: no longer in the directory" in found
+    assert Against.LEAVING in against(one(offboarding(), "bob", "lab"))
+    assert "about to be locked" in one(offboarding(), "bob", "lab").against[0].text
+
+
+def test_who_would_be_locked() -> None:
+    found = lines(offboarding(enabled=False))
+    assert "would be locked with user_provisioner.deprovisioning.enabled" in found
+    assert "lock_account" not in found
+
+
+def test_who_waits_in_the_queue() -> None:
+    scene = offboarding().with_account("bob", locked=True)
+    scene = replace(scene, recorded=replace(scene.recorded, queue={"id-bob": a_queued("bob")}))
+    found = lines(scene)
+    assert "account   yes, locked" in found
+    assert (
+        "queue     since 2029-12-22T12:00Z, no longer in the directory; erased from 2030-01-21T12:00Z on"
+    ) in found
+    assert "waits in the queue" in one(scene, "bob", "lab").against[0].text
+    person = to_json(ask(scene, "bob"))["person"]
+    assert isinstance(person, dict)
+    assert (person["locked"], person["would_be_locked"], person["next"]) == (True, False, [])
+    assert person["queue"]["due"] == "2030-01-21T12:00Z"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"held_by": "root"}, "held by root: not erased before they let go"),
+        ({"restored_by": "root"}, "restored by root: neither locked nor erased"),
+        ({"erase_by": "root"}, "to be erased at once, as root said"),
+        ({"ours": False}, "locked by somebody else before: never unlocked by us"),
+        ({"found_due_at": NOW}, "found due at 2030-01-01T12:00Z by a clock in doubt"),
+    ],
+)
+def test_what_people_decided_about_the_queue(more: dict[str, Any], text: str) -> None:
+    scene = offboarding()
+    queue = {"id-bob": a_queued("bob", **more)}
+    assert text in lines(replace(scene, recorded=replace(scene.recorded, queue=queue)))

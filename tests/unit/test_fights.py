@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from aim.planner.actions import AnyAction, CreateRoom, Kick, SetPowerLevel, SetRoomState
+from aim.planner.actions import AnyAction, CreateRoom, Kick, SetDisplayName, SetPowerLevel, SetRoomState
 from aim.planner.fights import MOST, SLOW, WINDOW, correction, postponed, remembered
 from tests.unit.worlds import NOW
 
@@ -60,6 +60,15 @@ def test_names_wait_until_the_window_is_calmer() -> None:
     made = history(NAME, MOST + 1)
     assert waits([NAME], made, timedelta(minutes=5)) == {NAME.identity: WINDOW}
     assert waits([NAME], made, WINDOW) == {}
+
+
+def test_a_persons_name_waits_too() -> None:
+    name = SetDisplayName(
+        room="@eve:x", space="", person="@eve:x", display_name="Eve", was="Evil", reason="differs"
+    )
+    made = history(name, MOST + 1)
+    assert list(made) == [name.identity]
+    assert waits([name], made, timedelta(minutes=5)) == {name.identity: WINDOW}
 
 
 def test_rooms_are_made_whatever_happened() -> None:

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from aim.desired.identity import conflicts, hands_off
+from aim.desired.identity import conflicts, hands_off, has_switched
+from aim.desired.rebind import rebind_all
 from aim.directory.model import Severity, User
+from aim.errors import AimError
 from aim.planner.memory import remember
 from aim.world.recorded import Recorded, Seen
+from tests.unit.model import SERVER
 from tests.unit.worlds import (
     NOW,
     Scene,
@@ -162,3 +165,65 @@ def test_somebody_who_comes_back_with_the_same_id_is_welcome() -> None:
     back = with_users(away, *STAFF)
     assert "invite all @ann:example.com" in identities(back.plan().due)
     assert cycle(back).recorded.seen["id-ann"].gone_since is None
+
+
+# -- another source --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "ids", "switched"),
+    [
+        ("ldap", ["1", "2", "x", "y"], False),
+        ("ldap", ["1", "x", "y", "z"], True),
+        ("ldif", ["1", "x", "y", "z"], False),
+        (None, ["1", "x", "y", "z"], False),
+    ],
+)
+def test_a_switch_of_source_is_told_by_the_ids(source: str | None, ids: list[str], switched: bool) -> None:
+    names = ["ann", "bob", "cid", "dan"]
+    directory = a_directory([a_user(name, id_) for name, id_ in zip(names, ids, strict=True)])
+    before = known(
+        *(seen(str(number), name) for number, name in enumerate(names, 1)), seen("9", "old", gone=True)
+    )
+    assert has_switched(directory, Recorded(source=source, seen=before)) is switched
+
+
+def test_all_are_rebound_by_localpart_but_for_those_who_had_left() -> None:
+    directory = a_directory([a_user("ann", "x1"), a_user("bob", "x2", active=False), a_user("old", "x3")])
+    before = known(seen("1", "ann"), seen("2", "bob"), seen("3", "cid"), seen("9", "old", gone=True))
+    found = rebind_all(directory, Recorded(source="ldap", seen=before), SERVER)
+    assert found.seen == (
+        Seen("x1", "ann", False, before["1"].first_seen, None),
+        Seen("x2", "bob", False, before["2"].first_seen, None),
+    )
+    assert found.forget == ("1", "2")
+    assert found.missing == ("cid",)
+    assert found.known == 3
+    assert not found.exceeds_guard
+    assert "2 of 3 known users" in found.message
+    assert f"@cid:{SERVER}" in found.message
+
+
+def test_ids_that_another_one_gets_are_not_forgotten() -> None:
+    directory = a_directory([a_user("ann", "2"), a_user("bob", "x"), a_user("cid", "y")])
+    before = known(seen("1", "ann"), seen("2", "bob"), seen("3", "cid"))
+    found = rebind_all(directory, Recorded(source="ldap", seen=before), SERVER)
+    assert [(one.id, one.localpart) for one in found.seen] == [("2", "ann"), ("x", "bob"), ("y", "cid")]
+    assert found.forget == ("1", "3")
+
+
+@pytest.mark.parametrize(
+    ("missing", "people", "exceeds"), [(3, 10, False), (4, 10, True), (5, 50, False), (6, 50, True)]
+)
+def test_too_many_missing_are_more_likely_the_wrong_source(missing: int, people: int, exceeds: bool) -> None:
+    names = [f"p{number}" for number in range(people)]
+    before = known(*(seen(name, name) for name in names))
+    directory = a_directory([a_user(name, f"new-{name}") for name in names[missing:]])
+    found = rebind_all(directory, Recorded(source="ldap", seen=before), SERVER)
+    assert (len(found.missing), found.exceeds_guard) == (missing, exceeds)
+
+
+def test_nothing_is_rebound_all_at_once_where_the_ids_are_the_same() -> None:
+    directory = a_directory([a_user("ann", "1"), a_user("bob", "x")])
+    with pytest.raises(AimError, match="nothing to rebind"):
+        rebind_all(directory, Recorded(seen=known(seen("1", "ann"), seen("2", "bob"))), SERVER)

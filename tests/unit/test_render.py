@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -16,12 +17,17 @@ from aim.directory.model import Branch, Directory, Group, GroupKind
 from aim.directory.roster import NOBODY
 from aim.planner.actions import (
     AbandonSpace,
+    EraseAccount,
     Invite,
     Join,
     Kick,
+    LockAccount,
     ReleaseRoom,
+    SetDisplayName,
+    SetEmails,
     SetPowerLevel,
     TakeControl,
+    UnlockAccount,
 )
 from aim.planner.document import to_document
 from aim.planner.guards import Trip
@@ -65,9 +71,9 @@ def mirroring() -> Scene:
     return a_scene(config.model_copy(update={"source": source}), directory)
 
 
-def text_of(plan: Plan) -> str:
+def text_of(plan: Plan, *, unfold: bool = True) -> str:
     console = Console(file=io.StringIO(), width=300)
-    console.print(render(plan, unfold=True))
+    console.print(render(plan, unfold=unfold))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -185,3 +191,43 @@ def test_acting_as_people_and_rooms_that_change_hands_are_told() -> None:
         "- abandon the space !r:example.com",
     ):
         assert line in text
+
+
+def test_accounts_have_a_branch_of_their_own() -> None:
+    def account(name: str) -> dict[str, Any]:
+        mxid = f"@{name}:example.com"
+        return {"room": mxid, "space": "", "person": mxid, "reason": "because"}
+
+    due_at = datetime(2030, 1, 1, tzinfo=UTC)
+    actions = (
+        LockAccount(**account("ann"), user_id="1", period=timedelta(days=30), held=True),
+        SetDisplayName(**account("bob"), display_name="Bob", was=None),
+        SetEmails(**account("cid"), emails=("c@x.org",), was=()),
+        SetEmails(**account("dan"), emails=(), was=("d@x.org",)),
+        UnlockAccount(**account("eve"), user_id="2"),
+        EraseAccount(**account("fay"), user_id="3", due_at=due_at),
+        Invite(room="all", space="all", person="@bob:example.com", reason="because"),
+    )
+    plan = Plan(SourceCount("ldif", 2, 0), actions, server_name="example.com")
+    text = text_of(plan)
+    assert text.index("accounts") < text.index("all")
+    for line in (
+        "! lock @ann (held) — because",
+        "~ name @bob “Bob” —",
+        "~ set the e-mail addresses of @cid to c@x.org —",
+        "~ set the e-mail addresses of @dan to none —",
+        "~ unlock @eve —",
+        "- erase @fay —",
+        "1 to add, 4 to change, 2 to take away, 1 held",
+    ):
+        assert line in text
+
+
+def test_many_accounts_share_a_line() -> None:
+    actions = tuple(
+        SetDisplayName(room=mxid, space="", person=mxid, display_name="Name", was=None, reason="differs")
+        for mxid in (f"@p{number:02}:example.com" for number in range(50))
+    )
+    plan = Plan(SourceCount("ldif", 2, 0), actions, server_name="example.com")
+    shown = "~ set the display names of 50 people: @p00, @p01, @p02, … 47 more — differs"
+    assert shown in text_of(plan, unfold=False)

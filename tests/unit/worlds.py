@@ -20,21 +20,28 @@ from aim.directory.model import Directory, Group, GroupKind, Problem, User, same
 from aim.directory.roster import NOBODY, People, Roster
 from aim.planner.actions import (
     AbandonSpace,
+    AccountAction,
     AddChild,
+    AnyAccountAction,
     AnyAction,
     CreateRoom,
     CreateSpace,
+    EraseAccount,
     Invite,
     Join,
     Kick,
+    LockAccount,
     PersonAction,
     ReleaseRoom,
     RemoveChild,
+    SetDisplayName,
+    SetEmails,
     SetPowerLevel,
     SetRoomState,
     TakeControl,
+    UnlockAccount,
 )
-from aim.planner.guards import counted_as, is_counted, kind_of
+from aim.planner.guards import counted_as, counted_in, is_counted, kind_of
 from aim.planner.keys import Keys
 from aim.planner.memory import Memory, properties_of, remember
 from aim.planner.plan import Plan, make_plan
@@ -42,14 +49,15 @@ from aim.planner.world import World
 from aim.ports import NewRoom
 from aim.provisioner.state import marker_content
 from aim.reconciler import limits_of
-from aim.world.recorded import Approval, Done, Recorded, RecordedRoom
+from aim.world.accounts import Account, KnownAccounts
+from aim.world.recorded import Approval, Done, Queued, Recorded, RecordedRoom, Seen
 from aim.world.rooms import MARKER_TYPE, Child, Marker, Observed, PowerLevels, Room
 from tests.unit.model import BOT, CHILD, INSTANCE, LEVELS, PARENT, SERVER, ModelHomeserver, localpart
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 NO_LIMITS = {
     kind: {"per_space": {"at_least": 10_000}, "organisation": {"at_least": 10_000}}
-    for kind in ("kicks", "demotions", "releases", "abandoned_spaces")
+    for kind in ("kicks", "demotions", "locks", "erasures", "releases", "abandoned_spaces")
 }
 
 
@@ -72,20 +80,45 @@ def a_space(space: str, *groups: str | tuple[str, int], **more: Any) -> dict[str
 
 
 def a_config(*spaces: Mapping[str, Any], **provisioner: Any) -> Config:
-    """A configuration with these spaces (none: the key is left out) and this `provisioner` section."""
+    """A configuration with these spaces (none: the key is left out) and this `provisioner` section.
+
+    Among its keys `user_provisioner` is the section of that name (None: the key is left out).
+    """
+    given = provisioner.pop("user_provisioner", None)
+    accounts = {} if given is None else {"user_provisioner": given}
     return Config.model_validate(
         {
             "homeserver": {"url": "http://localhost:8008", "server_name": SERVER},
             "appservice": {"as_token": "as", "hs_token": "hs"},
             "source": {"type": "ldif", "path": "directory.ldif"},
             "provisioner": provisioner,
+            **accounts,
             **({"spaces": list(spaces)} if spaces else {}),
         }
     )
 
 
-def a_user(name: str, id_: str | None = None, *, active: bool = True, weak_id: bool = False) -> User:
-    return User(id_ or f"id-{name}", name, name, active=active, weak_id=weak_id)
+def a_user(
+    name: str, id_: str | None = None, *, active: bool = True, weak_id: bool = False, **more: Any
+) -> User:
+    return User(id_ or f"id-{name}", name, name, active=active, weak_id=weak_id, **more)
+
+
+def a_seen(name: str, id_: str | None = None, *, weak_id: bool = False, gone: datetime | None = None) -> Seen:
+    """Somebody who was in the directory nine days ago."""
+    return Seen(id_ or f"id-{name}", name, weak_id, NOW - timedelta(days=9), gone)
+
+
+def a_queued(name: str, id_: str | None = None, *, days_left: float = 20, **more: Any) -> Queued:
+    """Somebody who was put on the queue ten days ago."""
+    return Queued(
+        user_id=id_ or f"id-{name}",
+        localpart=name,
+        queued_at=NOW - timedelta(days=10),
+        due_at=NOW + timedelta(days=days_left),
+        reason="no longer in the directory",
+        **more,
+    )
 
 
 def a_directory(
@@ -276,7 +309,9 @@ class Scene:
         printer.text(repr(self))
 
     def __repr__(self) -> str:
-        given = self.config.model_dump(include={"spaces", "provisioner"}, exclude_defaults=True)
+        given = self.config.model_dump(
+            include={"spaces", "provisioner", "user_provisioner"}, exclude_defaults=True
+        )
         given.get("provisioner", {}).pop("guards", None)
         people = {group.id: self.roster.localparts(group.members) for group in self.directory.groups}
         return (
@@ -340,6 +375,31 @@ class Scene:
         people = self.observed.rooms[key].power_levels.people
         return {self.roster.localpart(person): level for person, level in sorted(people.items())}
 
+    def with_accounts(self, *accounts: Account | str, **known: Any) -> Scene:
+        """These accounts, and no others, are known; `known` are further fields of `KnownAccounts`."""
+        made = [account if isinstance(account, Account) else Account(account) for account in accounts]
+        found = KnownAccounts({account.localpart: account for account in made}, **known)
+        return replace(self, observed=replace(self.observed, known_accounts=found))
+
+    def with_account(self, name: str, **changes: Any) -> Scene:
+        """One known account changed."""
+        known = self.observed.known_accounts
+        assert known is not None
+        changed = {**known.accounts, name: replace(known.accounts[name], **changes)}
+        return replace(self, observed=replace(self.observed, known_accounts=replace(known, accounts=changed)))
+
+    def with_seen(self, *seen: Seen | str) -> Scene:
+        """These people, and no others, were seen before."""
+        made = [one if isinstance(one, Seen) else a_seen(one) for one in seen]
+        return self.recording(seen={one.id: one for one in made})
+
+    def with_queue(self, *queued: Queued) -> Scene:
+        return self.recording(queue={one.user_id: one for one in queued})
+
+    def recording(self, **changes: Any) -> Scene:
+        """With these things recorded, in a database that is not fresh."""
+        return replace(self, recorded=replace(self.recorded, **{"fresh": False, **changes}))
+
     def approve(self, plan: Plan, **lasting: float) -> Scene:
         """Somebody approves what the plan holds, for a day or for `lasting`."""
         until = self.now + timedelta(**(lasting or {"hours": 24}))
@@ -381,13 +441,14 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
     ids = {key: room.room_id for key, room in scene.observed.rooms.items()}
     recorded = recall(scene.recorded, remember(scene.world, plan), scene.roster, scene.now)
     due = [action for action in plan.due if only(action)]
+    on_accounts = [action for action in due if isinstance(action, AccountAction)]
     recorded = replace(recorded, fresh=False, done=(*recorded.done, *_counted(due, scene.now)))
     taken = {action.room: str(action.room_id) for action in due if isinstance(action, TakeControl)}
     ids |= taken
     made = _create_rooms(due, ids, homeserver)
     # As the executor does it: who lowers their own level does so when the guarding levels are right again.
     for action in sorted(due, key=lambda action: getattr(action, "as_themselves", False)):
-        if not isinstance(action, CreateRoom):
+        if not isinstance(action, CreateRoom | AccountAction):
             _carry_out(action, ids, homeserver, scene.now)
     recorded = replace(recorded, caused=_with_caused(recorded.caused, due, ids, scene.roster))
     rooms = {
@@ -398,7 +459,54 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
         rooms[key] = RecordedRoom(key, ids[key], properties_of(desired.rooms[key]))
     recorded = replace(recorded, rooms=rooms)
     known = {key: room.room_id for key, room in recorded.rooms.items()}
-    return replace(scene, recorded=recorded, observed=homeserver.observe(scene.roster, known))
+    after = homeserver.observe(scene.roster, known)
+    accounts = scene.observed.known_accounts
+    for action in sorted(on_accounts, key=lambda action: len(action.after)):
+        assert accounts is not None, f"{action.identity}: nothing is known of accounts"
+        recorded, accounts = _carry_out_on_account(action, recorded, accounts, scene.now)
+    return replace(scene, recorded=recorded, observed=replace(after, known_accounts=accounts))
+
+
+def _carry_out_on_account(
+    action: AnyAccountAction, recorded: Recorded, known: KnownAccounts, now: datetime
+) -> tuple[Recorded, KnownAccounts]:
+    name, queue, seen = localpart(action.person), dict(recorded.queue), dict(recorded.seen)
+    account, owners = known.accounts[name], dict(known.owners)
+    assert not account.deactivated or isinstance(action, EraseAccount), f"{name} is deactivated"
+    match action:
+        case SetDisplayName(display_name=display_name):
+            account = replace(account, display_name=display_name)
+        case SetEmails(emails=emails):
+            keys = {email.casefold() for email in emails}
+            others = [one for one in known.accounts.values() if one.localpart != name]
+            taken = {email.casefold() for other in others for email in other.emails or ()}
+            assert keys.isdisjoint(taken), f"{name} can't have {keys & taken}"
+            account = replace(account, emails=emails)
+            owners = {key: owner for key, owner in owners.items() if owner != name}
+            owners |= dict.fromkeys(keys, name)
+        case LockAccount(user_id=user_id, period=period):
+            assert account.locked is not action.ours
+            account = replace(account, locked=True)
+            if action.queues:
+                queue[user_id] = Queued(
+                    user_id=user_id,
+                    localpart=name,
+                    queued_at=now,
+                    due_at=now + period,
+                    reason=action.reason,
+                    ours=action.ours,
+                    held_by=queue[user_id].held_by if user_id in queue else None,
+                )
+        case UnlockAccount(user_id=user_id):
+            assert queue[user_id].ours
+            account = replace(account, locked=False)
+            if action.leaves_queue:
+                del queue[user_id]
+        case EraseAccount(user_id=user_id):
+            account = replace(account, deactivated=True)
+            del queue[user_id], seen[user_id]
+    accounts = {**known.accounts, name: account}
+    return replace(recorded, queue=queue, seen=seen), replace(known, accounts=accounts, owners=owners)
 
 
 def _with_caused(
@@ -441,6 +549,11 @@ def recall(recorded: Recorded, memory: Memory, roster: Roster, now: datetime) ->
         regained=regained,
         caused=caused,
         held=recorded.held if memory.held is None else memory.held,
+        queue={
+            **{key: queued for key, queued in recorded.queue.items() if key not in memory.dequeue},
+            **{queued.user_id: queued for queued in memory.enqueue},
+        },
+        clock=memory.clock or recorded.clock,
     )
 
 
@@ -461,7 +574,8 @@ def _counted(due: Iterable[AnyAction], now: datetime) -> Iterable[Done]:
     for action in due:
         kind = kind_of(action)
         if kind is not None and is_counted(action):
-            yield Done(action.identity, kind, action.space, counted_as(action, SERVER), now)
+            for space in counted_in(action):
+                yield Done(action.identity, kind, space, counted_as(action, SERVER), now)
 
 
 def _create_rooms(due: Iterable[AnyAction], ids: dict[str, str], homeserver: ModelHomeserver) -> list[str]:
@@ -500,6 +614,7 @@ def _create_rooms(due: Iterable[AnyAction], ids: dict[str, str], homeserver: Mod
 def _carry_out(action: AnyAction, ids: Mapping[str, str], homeserver: ModelHomeserver, now: datetime) -> None:
     room_id = ids.get(action.room) or action.room_id
     assert room_id is not None
+    assert not isinstance(action, AccountAction)
     match action:
         case SetRoomState(event_type=kind, content=content) if kind == LEVELS:
             homeserver.change_power_levels(room_id, content, {})
