@@ -31,7 +31,8 @@ DONE, ERROR, CHANGES, HELD = 0, 1, 2, 3
 Result = TypeVar("Result")
 
 
-def _load(path: Path) -> Config:
+def load(path: Path) -> Config:
+    """The configuration; its warnings are printed. Raises ConfigError."""
     loaded = load_config(path, os.environ)
     show.warn(loaded.warnings)
     return loaded.config
@@ -39,7 +40,7 @@ def _load(path: Path) -> Config:
 
 def _load_to_read(path: Path) -> Config:
     """For commands that read the source at once."""
-    config = _load(path)
+    config = load(path)
     show.warn(app.unprotected(config))
     return config
 
@@ -149,16 +150,20 @@ class _Tally:
 
 
 def _ask(count: int) -> bool:
+    remedy = "add --yes, or apply a saved plan with --plan FILE --yes"
+    return _agrees(f"Carry out these {count} actions?", remedy)
+
+
+def _agrees(question: str, remedy: str) -> bool:
+    """What somebody answers on the terminal. Raises AimError, with that remedy, if there is none."""
     if not sys.stdin.isatty():
-        raise AimError(
-            "there is no terminal to ask on", "add --yes, or apply a saved plan with --plan FILE --yes"
-        )
-    answer = input(f"Carry out these {count} actions? [y/N] ")
+        raise AimError("there is no terminal to ask on", remedy)
+    answer = input(f"{question} [y/N] ")
     return answer.strip().lower() in {"y", "yes"}
 
 
 def run(path: Path) -> int:
-    config = _load(path)
+    config = load(path)
     from aim import run
 
     _run(run.run(config))
@@ -171,7 +176,7 @@ def run(path: Path) -> int:
 def registration(path: Path, *, out: Path, single: bool, url: str | None) -> int:
     from aim.matrix.registration import registrations, write
 
-    config = _load(path)
+    config = load(path)
     for written in write(registrations(app.tokens_of(config, url), single=single), out):
         show.say(f"wrote {written}")
     show.say("List them under app_service_config_files in the homeserver's configuration, and restart it.")
@@ -235,19 +240,52 @@ async def _explain(config: Config, question: Question) -> Explanation:
 def approve(path: Path, wanted: str, *, plan: Path | None, by: str | None) -> int:
     config = _load_to_read(path)
     text = _read(plan) if plan else None
-    approved = _run(app.approve(config, wanted, text, by or _whoami()))
+    approved = _run(app.approve(config, wanted, text, by or whoami()))
     for approval in approved:
         show.say(f"approved until {approval.until:%Y-%m-%d %H:%M} UTC: {approval.identity}")
     return DONE
 
 
-def _whoami() -> str:
+def whoami() -> str:
+    """Who decides: whoever became root to do so."""
     return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
-def rebind(path: Path, old: str, new: str) -> int:
-    show.say(_run(app.rebind(_load_to_read(path), old, new)))
+def rebind(path: Path, old: str | None, new: str | None) -> int:
+    if old is None or new is None:
+        raise AimError(
+            "two names are wanted: the one known before, and the one in the directory now",
+            "write `aim rebind OLD NEW`; after a switch of source `aim rebind --by-localpart`",
+        )
+    show.lines([_run(app.rebind(_load_to_read(path), old, new))])
     return DONE
+
+
+def rebind_all(path: Path, names: Sequence[str | None], *, yes: bool, even_missing: bool) -> int:
+    if any(names):
+        raise AimError("--by-localpart is about everybody", "leave the names out")
+    return _run(_rebind_all(_load_to_read(path), yes=yes, even_missing=even_missing))
+
+
+async def _rebind_all(config: Config, *, yes: bool, even_missing: bool) -> int:
+    async with app.deciding(config) as (observer, decisions):
+        found, source = await app.find_rebinding(config, observer)
+        show.lines([found.message])
+        if found.exceeds_guard and not even_missing:
+            show.refused(
+                f"{len(found.missing)} of {found.known} known users are missing from the new source: nothing "
+                "is recorded",
+                "look at source in the configuration, and at `aim directory`; if they have all left, add "
+                "--even-missing",
+            )
+            return HELD
+        question = f"Rebind these {len(found.seen)} users?"
+        if not yes and not await asyncio.to_thread(_agrees, question, "add --yes"):
+            show.say("nothing was changed")
+            return DONE
+        await decisions.rebind(found.seen, found.forget, source)
+        show.say(f"{len(found.seen)} users are known by their new ids")
+        return DONE
 
 
 def demo(*, keep: bool) -> int:

@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from aim import __version__
+from aim.cli import queue
+from aim.cli.mail import mail as mail_commands
+from aim.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Yes
 
 app = typer.Typer(
     name="aim",
@@ -19,16 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(mail_commands, name="mail")
 
-ConfigFile = Annotated[
-    Path,
-    typer.Option(
-        "-c", "--config", metavar="FILE", envvar="AIM_CONFIG", help="The configuration.", show_default=True
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask. Never lifts a guard.")]
-DEFAULT_CONFIG = Path("config.yaml")
+app.add_typer(queue.app)
 _INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
@@ -199,9 +195,16 @@ def approve(
 
 @app.command()
 def rebind(
-    old: Annotated[str, typer.Argument(help="The id or MXID known before.")],
-    new: Annotated[str, typer.Argument(help="The id or MXID in the directory now.")],
+    old: Annotated[str | None, typer.Argument(help="The id or MXID known before.")] = None,
+    new: Annotated[str | None, typer.Argument(help="The id or MXID in the directory now.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,
+    by_localpart: Annotated[
+        bool, typer.Option("--by-localpart", help="After a switch of source: everybody, by their localpart.")
+    ] = False,
+    yes: Yes = False,
+    even_missing: Annotated[
+        bool, typer.Option("--even-missing", help="With --by-localpart: however many are missing there.")
+    ] = False,
 ) -> None:
     """Say that a user with a new id or a new localpart is the same person as before.
 
@@ -209,6 +212,8 @@ def rebind(
     """
     from aim.cli import commands
 
+    if by_localpart:
+        _exit(commands.rebind_all(config, [old, new], yes=yes, even_missing=even_missing))
     _exit(commands.rebind(config, old, new))
 
 

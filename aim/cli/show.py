@@ -62,6 +62,13 @@ def warn(messages: Iterable[str]) -> None:
         err().print(Text(f"warning: {message}", style="yellow"))
 
 
+def refused(message: str, remedy: str) -> None:
+    """Says why nothing is done, and what to do about it, as an error is said."""
+    console = err()
+    for line in (f"error: {message}", remedy):
+        console.print(Text(line), soft_wrap=True)
+
+
 def notice(text: str) -> None:
     """Says on the way why it takes long."""
     err().print(Text(text, style="dim"))

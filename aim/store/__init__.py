@@ -1,10 +1,12 @@
-"""The store: what we remember, in Postgres. Implements the ports RecordedReader, Recorder and MirrorStore.
+"""The store: what we remember, in Postgres. Implements the ports RecordedReader, Recorder, MirrorStore,
+AccountStore and LetterStore.
 
-    wiring ─► recorded, decisions, recorder ─► mirror ─► schema, lock, connection ─► queries (*.sql)
+    wiring ─► recorded, decisions, recorder ─► mirror, accounts, letters ─► schema, lock, connection
+       │                                └────► forgetting ─► pseudonyms              └─► queries (*.sql)
        └────► embedded ─► binaries
 
 The reader can't write; the recorder exists only for the holder of the writer's lock; decisions of a person
-(`aim approve`, `aim rebind`) are written beside it.
+(`aim approve`, `aim rebind`, `aim queue`) are written beside it.
 """
 
 from aim.store.decisions import DecisionStore
@@ -12,7 +14,7 @@ from aim.store.embedded import embedded
 from aim.store.mirror import PostgresMirror
 from aim.store.recorded import RecordedStore
 from aim.store.recorder import RecorderStore
-from aim.store.wiring import open_audit, open_decisions, open_mirror, open_reader, open_writer
+from aim.store.wiring import open_accounts, open_audit, open_decisions, open_mirror, open_reader, open_writer
 
 __all__ = [
     "DecisionStore",
@@ -20,6 +22,7 @@ __all__ = [
     "RecordedStore",
     "RecorderStore",
     "embedded",
+    "open_accounts",
     "open_audit",
     "open_decisions",
     "open_mirror",

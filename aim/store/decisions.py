@@ -1,23 +1,27 @@
-"""What a person decides: approvals, and who is the same person. Written beside a running daemon.
+"""What a person decides: approvals, who is the same person, who is erased or not. Written beside a daemon.
 
-`aim approve` and `aim rebind` need no writer's lock: each is one transaction on rows that the daemon reads at
-the beginning of its next cycle. The recorder approves through the same function.
+`aim approve`, `aim rebind` and `aim queue` need no writer's lock: each is one transaction on rows that the
+daemon reads at the beginning of its next cycle. The recorder approves through the same function.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 import asyncpg
 
+from aim.desired.queueing import QueueChange
 from aim.errors import StoreError
 from aim.store import schema
 from aim.store.connection import BATCH, Session, connected
 from aim.store.queries import QUERIES
-from aim.store.recorded import RecordedStore
-from aim.world.recorded import Approval, Seen
+from aim.store.recorded import RecordedStore, queued
+from aim.world.recorded import Approval, Queued, Seen
+
+_ASKED_FOR = "aim queue erase"
+"""What stands in an approval where others have the digest of a plan."""
 
 
 class DecisionStore(RecordedStore):
@@ -28,11 +32,36 @@ class DecisionStore(RecordedStore):
         async with self._session.transaction() as connection:
             await insert_approvals(connection, approvals, digest, now)
 
-    async def rebind(self, seen: Seen, forget: Collection[str]) -> None:
-        """Records `seen` and drops the ids in `forget`, which were the same person. Raises StoreError."""
+    async def rebind(self, seen: Sequence[Seen], forget: Collection[str], source: str | None = None) -> None:
+        """Records `seen` and drops the ids in `forget`, which were the same people; `source` is the type of
+        the one that they are in now, if it is another one. Who waits in the queue does so by their new id.
+
+        Raises StoreError.
+        """
         async with self._session.transaction() as connection:
-            await replace_seen(connection, [seen], forget)
+            await replace_seen(connection, seen, forget)
+            ids, localparts = [user.id for user in seen], [user.localpart for user in seen]
+            await connection.execute(QUERIES["rebind_queue"], ids, localparts, list(forget))
+            if source is not None:
+                await connection.execute(QUERIES["record_source"], source)
             await connection.execute(QUERIES["count_decision"])
+
+    async def change_queue(
+        self, decide: Callable[[Mapping[str, Queued]], QueueChange], now: datetime
+    ) -> QueueChange:
+        """Records what `decide` makes of the queue, which nobody else changes meanwhile. Gives it back.
+
+        Raises what `decide` raises, and StoreError; nothing is changed then.
+        """
+        async with self._session.transaction() as connection:
+            change = decide(queued(await connection.fetch(QUERIES["lock_queue"])))
+            await _put_decisions(connection, change.entries)
+            await connection.execute(QUERIES["revoke_approvals"], list(change.revoked), now)
+            if change.approvals:
+                await insert_approvals(connection, change.approvals, _ASKED_FOR, now)
+            else:
+                await connection.execute(QUERIES["count_decision"])
+        return change
 
 
 @asynccontextmanager
@@ -79,6 +108,18 @@ async def replace_seen(connection: asyncpg.Connection, seen: Sequence[Seen], for
             [user.first_seen for user in batch],
             [user.gone_since for user in batch],
         )
+
+
+async def _put_decisions(connection: asyncpg.Connection, entries: Sequence[Queued]) -> None:
+    await connection.execute(
+        QUERIES["decide_queue"],
+        [entry.user_id for entry in entries],
+        [entry.due_at for entry in entries],
+        [entry.found_due_at for entry in entries],
+        [entry.held_by for entry in entries],
+        [entry.erase_by for entry in entries],
+        [entry.restored_by for entry in entries],
+    )
 
 
 async def _require_schema(session: Session) -> None:

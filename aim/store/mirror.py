@@ -27,6 +27,7 @@ from aim.ports import (
 )
 from aim.store import schema
 from aim.store.connection import BATCH, Session, connected
+from aim.store.pseudonyms import Forgotten
 from aim.store.queries import QUERIES
 
 DAEMON = "aim run"
@@ -55,8 +56,9 @@ class PostgresMirror:
     """MirrorStore over the session that holds the writer's lock, or one that can only read. All methods: see
     ports.MirrorStore."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, forgotten: Forgotten | None = None) -> None:
         self._session = session
+        self._forgotten = forgotten or Forgotten()
         self._transactions = 0
 
     async def load(self) -> MirrorContents:
@@ -126,8 +128,9 @@ class PostgresMirror:
                 await _remove(connection, changes.gone)
             if changes.events:
                 await _put_events(connection, changes.events)
-            for start in range(0, len(changes.members), BATCH):
-                await _put_members(connection, changes.members[start : start + BATCH])
+            members = [row for row in changes.members if not self._is_forgotten(row)]
+            for start in range(0, len(members), BATCH):
+                await _put_members(connection, members[start : start + BATCH])
             if changes.settled:
                 await connection.execute(QUERIES["mirror_settle"], *_columns(changes.settled))
             if changes.doubts:
@@ -135,6 +138,10 @@ class PostgresMirror:
             await _put_accounts(connection, list(changes.accounts), only=changes.only_these_accounts)
             if changes.facts != MirrorFacts():
                 await _put_facts(connection, changes.facts)
+
+    def _is_forgotten(self, member: StoredMember) -> bool:
+        """True for what is told of somebody after their account was erased: that they left their rooms."""
+        return member.membership == "leave" and member.key.state_key in self._forgotten
 
     async def _record_transaction(
         self, connection: asyncpg.Connection, transaction: tuple[str, str], now: datetime

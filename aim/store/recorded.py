@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from aim.directory.roster import People, Roster
 from aim.store import schema
 from aim.store.connection import Session, connected
 from aim.store.queries import QUERIES
-from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
+from aim.world.recorded import Approval, Done, Queued, Recorded, RecordedRoom, Seen
 
 GUARD_WINDOW = timedelta(hours=1)
 """How long a destructive action counts against the guards."""
@@ -59,6 +59,9 @@ class RecordedStore:
                     row["identity"]: Approval(*row)
                     for row in await connection.fetch(QUERIES["load_approvals"], now)
                 },
+                queue=queued(await connection.fetch(QUERIES["load_queue"])),
+                clock=state["clock"],
+                database_ahead=state["database_clock"] - now,
             )
 
     async def plan_by_digest(self, digest: str) -> str | None:
@@ -87,6 +90,11 @@ async def open_recorded(dsn: str) -> AsyncIterator[RecordedStore]:
     """A reader of the database behind `dsn`, in a session that can't write. Raises StoreError."""
     async with connected(dsn, name="aim reader", read_only=True) as session:
         yield RecordedStore(session)
+
+
+def queued(rows: Iterable[asyncpg.Record]) -> dict[str, Queued]:
+    """User id → entry of the deprovisioning queue, from rows of `aim.queue`."""
+    return {row["user_id"]: Queued(**dict(row)) for row in rows}
 
 
 async def _rooms(connection: asyncpg.Connection) -> Mapping[str, RecordedRoom]:

@@ -16,13 +16,17 @@ import asyncpg
 from aim.errors import StoreError
 from aim.ports import Outcome, OutcomeStatus
 from aim.store import schema
+from aim.store.accounts import PostgresAccounts
 from aim.store.connection import BATCH, Session, connected
 from aim.store.decisions import insert_approvals, replace_seen
+from aim.store.forgetting import forget
+from aim.store.letters import PostgresLetters
 from aim.store.lock import holder_name, writers_lock
 from aim.store.mirror import PostgresMirror
+from aim.store.pseudonyms import Forgotten
 from aim.store.queries import QUERIES
-from aim.store.recorded import RecordedStore
-from aim.world.recorded import Approval, Done, RecordedRoom, Seen
+from aim.store.recorded import RecordedStore, queued
+from aim.world.recorded import Approval, Done, Queued, RecordedRoom, Seen
 
 _KEEP_DONE = timedelta(days=1)
 """Well beyond the hour in which they count; the audit keeps the outcomes."""
@@ -33,14 +37,20 @@ class RecorderStore(RecordedStore):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self.mirror = PostgresMirror(session)
+        self._forgotten = Forgotten()
+        self.mirror = PostgresMirror(session, self._forgotten)
         """The mirror's store, through the same session: whoever lost the lock can't write it either."""
+        self.accounts = PostgresAccounts(session)
+        """The accounts' store, likewise."""
+        self.letters = PostgresLetters(session)
+        """The mail queue, likewise."""
 
     async def begin_cycle(self, plan_json: str, digest: str, now: datetime) -> int:
         """Several may run side by side, each on rooms of its own."""
         async with self._session.transaction() as connection:
             await connection.execute(QUERIES["prune_done"], now - _KEEP_DONE)
-            cycle: int = await connection.fetchval(QUERIES["begin_cycle"], now, digest, plan_json)
+            plan = self._forgotten.in_plan(plan_json)
+            cycle: int = await connection.fetchval(QUERIES["begin_cycle"], now, digest, plan)
             return cycle
 
     async def end_cycle(self, cycle: int, outcomes: Sequence[Outcome], now: datetime) -> None:
@@ -52,11 +62,11 @@ class RecorderStore(RecordedStore):
             )
             if ended is None:
                 raise StoreError(f"cycle {cycle} is not running", "please report this")
-            await _insert_outcomes(connection, cycle, dict(enumerate(outcomes)), now)
+            await self._insert_outcomes(connection, cycle, dict(enumerate(outcomes)), now)
 
     async def record_outcomes(self, cycle: int, outcomes: Mapping[int, Outcome], now: datetime) -> None:
         async with self._session.transaction() as connection:
-            await _insert_outcomes(connection, cycle, outcomes, now)
+            await self._insert_outcomes(connection, cycle, outcomes, now)
 
     async def intend_room(self, key: str, now: datetime) -> None:
         async with self._session.transaction() as connection:
@@ -95,6 +105,7 @@ class RecorderStore(RecordedStore):
         async with self._session.transaction() as connection:
             await replace_seen(connection, seen, forget)
             await connection.execute(QUERIES["record_source"], source)
+        self._forgotten.are_back({user.localpart for user in seen})
 
     async def record_entitled(self, new: Mapping[str, Collection[str]], now: datetime) -> None:
         async with self._session.transaction() as connection:
@@ -140,6 +151,72 @@ class RecorderStore(RecordedStore):
         async with self._session.transaction() as connection:
             await insert_approvals(connection, approvals, digest, now)
 
+    async def enqueue(self, queued: Sequence[Queued]) -> None:
+        """What a person decided meanwhile stays: see desired.queueing.merged."""
+        # In the order in which `aim queue` locks them, so that neither waits for the other for ever.
+        entries = sorted(queued, key=lambda entry: entry.user_id)
+        async with self._session.transaction() as connection:
+            await connection.execute(
+                QUERIES["enqueue"],
+                [entry.user_id for entry in entries],
+                [entry.localpart for entry in entries],
+                [entry.queued_at for entry in entries],
+                [entry.due_at for entry in entries],
+                [entry.reason for entry in entries],
+                [entry.ours for entry in entries],
+                [entry.found_due_at for entry in entries],
+                [entry.held_by for entry in entries],
+                [entry.erase_by for entry in entries],
+                [entry.restored_by for entry in entries],
+            )
+
+    async def queued(self, user_id: str) -> Queued | None:
+        async with self._session.snapshot() as connection:
+            return queued(await connection.fetch(QUERIES["load_queued"], user_id)).get(user_id)
+
+    async def dequeue(self, user_ids: Collection[str]) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["dequeue"], list(user_ids))
+
+    async def postpone_queue(self, until: datetime) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["postpone_queue"], until)
+
+    async def record_clock(self, now: datetime) -> None:
+        async with self._session.transaction() as connection:
+            await connection.execute(QUERIES["record_clock"], now)
+
+    async def forget_person(self, user_id: str, mxid: str) -> None:
+        """What is recorded of them later in this session, the outcome of their erasure say, has the same
+        pseudonym."""
+        async with self._session.transaction() as connection:
+            person = await forget(connection, user_id, mxid)
+        self._forgotten.add(person)
+
+    async def _insert_outcomes(
+        self, connection: asyncpg.Connection, cycle: int, outcomes: Mapping[int, Outcome], now: datetime
+    ) -> None:
+        # Of whom this very cycle erased, nothing but a pseudonym is written down.
+        public = self._forgotten.in_text
+        positions = list(outcomes)
+        for start in range(0, len(positions), BATCH):
+            chosen = positions[start : start + BATCH]
+            batch = [outcomes[position] for position in chosen]
+            targets = [outcome.action.target for outcome in batch]
+            await connection.execute(
+                QUERIES["insert_outcomes"],
+                cycle,
+                chosen,
+                [outcome.action.type.value for outcome in batch],
+                [public(outcome.action.room) for outcome in batch],
+                [None if target is None else public(target) for target in targets],
+                [public(outcome.action.reason) for outcome in batch],
+                [outcome.status.value for outcome in batch],
+                # A homeserver may send any character back; Postgres keeps all but this one.
+                [public(outcome.message).replace("\x00", "\ufffd") for outcome in batch],
+                now,
+            )
+
 
 @asynccontextmanager
 async def open_recorder(dsn: str, *, name: str = "aim", wait: bool = False) -> AsyncIterator[RecorderStore]:
@@ -157,25 +234,3 @@ async def open_recorder(dsn: str, *, name: str = "aim", wait: bool = False) -> A
             # There is one writer, and it has just come: whatever still seems to run was killed.
             await connection.execute(QUERIES["interrupt_cycles"])
         yield RecorderStore(session)
-
-
-async def _insert_outcomes(
-    connection: asyncpg.Connection, cycle: int, outcomes: Mapping[int, Outcome], now: datetime
-) -> None:
-    positions = list(outcomes)
-    for start in range(0, len(positions), BATCH):
-        chosen = positions[start : start + BATCH]
-        batch = [outcomes[position] for position in chosen]
-        await connection.execute(
-            QUERIES["insert_outcomes"],
-            cycle,
-            chosen,
-            [outcome.action.type.value for outcome in batch],
-            [outcome.action.room for outcome in batch],
-            [outcome.action.target for outcome in batch],
-            [outcome.action.reason for outcome in batch],
-            [outcome.status.value for outcome in batch],
-            # A homeserver may send any character back; Postgres keeps all but this one.
-            [outcome.message.replace("\x00", "\ufffd") for outcome in batch],
-            now,
-        )

@@ -1,8 +1,8 @@
 """A recorder that remembers: what was loaded once is kept up to date by what is recorded through it.
 
 For the daemon, which asks for everything before each decision and is the only writer. What a person decides
-beside us (`aim approve`, `aim rebind`) is seen by the number of decisions, and everything is loaded again; so
-it is after a failure that leaves open whether something was written.
+beside us (`aim approve`, `aim rebind`, `aim queue`) is seen by the number of decisions, and everything is
+loaded again; so it is after a failure that leaves open whether something was written.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
+from aim.desired.queueing import merged
 from aim.directory.roster import NOBODY, People, Roster
 from aim.ports import Outcome, Recorder
 from aim.store.recorded import GUARD_WINDOW
-from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
+from aim.world.recorded import Approval, Done, Queued, Recorded, RecordedRoom, Seen
 
 
 class RememberingRecorder:
@@ -144,6 +145,44 @@ class RememberingRecorder:
     async def approve(self, approvals: Sequence[Approval], digest: str, now: datetime) -> None:
         # Counted as a decision: the next load sees it.
         await self._recorder.approve(approvals, digest, now)
+
+    async def enqueue(self, queued: Sequence[Queued]) -> None:
+        def with_queued(known: Recorded) -> Recorded:
+            new = {entry.user_id: merged(known.queue.get(entry.user_id), entry) for entry in queued}
+            return replace(known, queue=dict(sorted({**known.queue, **new}.items())))
+
+        async with self._remembering(with_queued):
+            await self._recorder.enqueue(queued)
+
+    async def queued(self, user_id: str) -> Queued | None:
+        # Of this moment: what is remembered may lack what a person said since.
+        return await self._recorder.queued(user_id)
+
+    async def dequeue(self, user_ids: Collection[str]) -> None:
+        def without_them(known: Recorded) -> Recorded:
+            return replace(known, queue={id_: e for id_, e in known.queue.items() if id_ not in user_ids})
+
+        async with self._remembering(without_them):
+            await self._recorder.dequeue(user_ids)
+
+    async def postpone_queue(self, until: datetime) -> None:
+        def postponed(known: Recorded) -> Recorded:
+            queue = {id_: replace(e, due_at=max(e.due_at, until)) for id_, e in known.queue.items()}
+            return replace(known, queue=queue)
+
+        async with self._remembering(postponed):
+            await self._recorder.postpone_queue(until)
+
+    async def record_clock(self, now: datetime) -> None:
+        async with self._remembering(lambda known: replace(known, clock=now)):
+            await self._recorder.record_clock(now)
+
+    async def forget_person(self, user_id: str, mxid: str) -> None:
+        try:
+            await self._recorder.forget_person(user_id, mxid)
+        finally:
+            # It changes a little of nearly everything: the next load reads that.
+            self._recorded = None
 
     @asynccontextmanager
     async def _remembering(self, change: Callable[[Recorded], Recorded]) -> AsyncIterator[None]:

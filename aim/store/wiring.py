@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from aim.ports import AuditReader, MirrorStore, RecordedReader
+from aim.ports import AccountStore, AuditReader, MirrorStore, RecordedReader
+from aim.store.accounts import open_stored_accounts
 from aim.store.audit import NothingAudited, open_audit_store
 from aim.store.decisions import DecisionStore, nothing_to_decide, open_decision_store
 from aim.store.embedded import embedded
@@ -52,11 +53,22 @@ async def open_mirror(database_url: str | None, data_dir: Path) -> AsyncIterator
 
 
 @asynccontextmanager
+async def open_accounts(database_url: str | None, data_dir: Path) -> AsyncIterator[AccountStore | None]:
+    """Accounts as they were last read, to load only; None if nothing was ever recorded. Raises StoreError."""
+    async with _dsn(database_url, data_dir, create=False) as dsn:
+        if dsn is None:
+            yield None
+            return
+        async with open_stored_accounts(dsn) as store:
+            yield store
+
+
+@asynccontextmanager
 async def open_writer(
     database_url: str | None, data_dir: Path, *, name: str = "aim", wait: bool = False
 ) -> AsyncIterator[RecorderStore]:
     """What we remember, to read and write, for as long as we are the one writer; migrated. The port
-    MirrorStore is its `mirror`.
+    MirrorStore is its `mirror`, AccountStore its `accounts`, LetterStore its `letters`.
 
     `name` is the command (`aim run`), told to others who want to write. Raises StoreBusy if there is another
     writer, unless told to `wait` until it leaves; raises StoreError.

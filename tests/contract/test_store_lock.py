@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -120,13 +121,14 @@ async def test_decisions_are_written_beside_a_writer(dsn: str) -> None:
         await decisions.approve([approval], "sha256:1", NOW)
         assert await recorder.decisions() == 1
         new = Seen("new", "ann", weak_id=False, first_seen=NOW, gone_since=None)
-        await decisions.rebind(new, ["old"])
+        await decisions.rebind([new], ["old"])
         assert await recorder.decisions() == 2
         recorded = await recorder.load(Roster(), NOW)
         assert recorded.approvals == {"kick a @x": approval}
         assert recorded.seen == {"new": new}
         assert recorded.source == "ldif"
-        assert await decisions.load(Roster(), NOW) == recorded
+        loaded = await decisions.load(Roster(), NOW)
+        assert replace(loaded, database_ahead=recorded.database_ahead) == recorded
 
 
 async def test_a_reader_can_not_write(dsn: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
 import pytest
 
+from aim.directory.roster import Roster
 from aim.errors import StoreError
+from aim.matrix.mirror.keeper import Keeper
+from aim.matrix.mirror.memory import Memory
 from aim.ports import (
     MemberKind,
     MirrorChanges,
@@ -25,7 +29,7 @@ from aim.ports import (
 from aim.store import open_writer
 from aim.store.mirror import KEEP_TRANSACTIONS
 from aim.store.recorder import open_recorder
-from tests.unit.mirroring import HOUR, NOW, FakeMirrorStore
+from tests.unit.mirroring import HOME, HOUR, NOW, FakeMirrorStore
 
 ROOM, OTHER = "!a:example.com", "!b:example.com"
 BOT = "@aim:example.com"
@@ -228,3 +232,23 @@ async def test_a_room_of_a_hundred_thousand_is_kept_and_loaded(dsn: str) -> None
         await recorder.mirror.record(MirrorChanges(members=members), NOW)
         found = await groups(recorder.mirror)
     assert [group.names for group in found] == [names]
+
+
+async def test_who_is_cancelled_takes_neither_the_connection_nor_what_is_stored_along(dsn: str) -> None:
+    async with open_recorder(dsn) as recorder:
+        memory = Memory(HOME, Roster())
+        keeper = Keeper(memory, recorder.mirror, lambda: NOW, lambda _: None)
+        await keeper.load()
+        await keeper.record(MirrorChanges(rooms={ROOM: MirroredRoom(verified_at=NOW)}))
+
+        for turns in range(60):
+            joins = MirrorChanges(members=[member(f"@p{turns}:example.com", "join")])
+            task = asyncio.create_task(keeper.record(joins))
+            for _ in range(turns // 2):
+                # At every other moment there is, and where the database has just answered.
+                await asyncio.sleep(0 if turns % 2 else 0.0002)
+            task.cancel()
+            await asyncio.wait([task])
+        stored = {key.state_key for key in await recorder.mirror.members_of(ROOM)}
+    joined = memory.roster.localparts(memory.copies[ROOM].members.sets["join"])
+    assert {f"@{name}:example.com" for name in joined} == stored

@@ -40,9 +40,12 @@ where l.locktype = 'advisory'
 -- Reading -----------------------------------------------------------------------------------------------------------
 
 -- name: load_state
+-- The clock as it is now, not as it was when the transaction began.
 select
     source,
     recovery_since,
+    clock,
+    clock_timestamp() as database_clock,
     not exists (select from aim.cycles) and not exists (select from aim.rooms) and not exists (select from aim.seen)
         as fresh
 from aim.state;
@@ -365,3 +368,291 @@ join aim.cycles c on c.id = o.cycle
 where o.room = $1 and (o.target is null or left(o.target, 1) <> '@')
 order by o.at desc, o.cycle desc, o.position desc
 limit 1;
+
+
+-- The deprovisioning queue ------------------------------------------------------------------------------------------
+
+-- name: load_queue
+select
+    user_id, localpart, queued_at, due_at, reason, ours, held_by, erase_by, restored_by, found_due_at
+from aim.queue
+order by user_id;
+
+-- name: load_queued
+select
+    user_id, localpart, queued_at, due_at, reason, ours, held_by, erase_by, restored_by, found_due_at
+from aim.queue
+where user_id = $1;
+
+-- name: lock_queue
+-- As load_queue, and nobody else changes any of it before we have.
+select
+    user_id, localpart, queued_at, due_at, reason, ours, held_by, erase_by, restored_by, found_due_at
+from aim.queue
+order by user_id
+for update;
+
+-- name: enqueue
+-- What a person said (`aim queue`) while the writer was at work is not lost: see desired.queueing.merged, which says
+-- the same.
+insert into aim.queue (user_id, localpart, queued_at, due_at, reason, ours, found_due_at, held_by, erase_by, restored_by)
+select *
+from unnest(
+    $1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::text[], $6::boolean[], $7::timestamptz[],
+    $8::text[], $9::text[], $10::text[]
+)
+on conflict (user_id) do update
+set localpart = excluded.localpart,
+    queued_at = excluded.queued_at,
+    due_at = case when queue.queued_at = excluded.queued_at then queue.due_at else excluded.due_at end,
+    reason = excluded.reason,
+    ours = excluded.ours,
+    found_due_at = excluded.found_due_at,
+    held_by = coalesce(queue.held_by, excluded.held_by),
+    erase_by = case when queue.queued_at = excluded.queued_at then queue.erase_by else excluded.erase_by end,
+    restored_by = coalesce(queue.restored_by, excluded.restored_by);
+
+-- name: decide_queue
+update aim.queue
+set due_at = said.due_at,
+    found_due_at = said.found_due_at,
+    held_by = said.held_by,
+    erase_by = said.erase_by,
+    restored_by = said.restored_by
+from unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[], $5::text[], $6::text[])
+    as said (user_id, due_at, found_due_at, held_by, erase_by, restored_by)
+where queue.user_id = said.user_id;
+
+-- name: dequeue
+delete from aim.queue where user_id = any ($1::text[]);
+
+-- name: postpone_queue
+update aim.queue set due_at = greatest(due_at, $1);
+
+-- name: rebind_queue
+-- Who was known by another id waits under the one that they have now.
+update aim.queue
+set user_id = known.user_id
+from unnest($1::text[], $2::text[]) as known (user_id, localpart)
+where queue.localpart = known.localpart
+  and queue.user_id = any ($3::text[])
+  and not exists (select from aim.queue other where other.user_id = known.user_id);
+
+-- name: revoke_approvals
+-- They stay, for the audit, as expired.
+update aim.approvals set until = $2 where identity = any ($1::text[]) and until > $2;
+
+-- name: record_clock
+update aim.state set clock = $1;
+
+
+-- Accounts ----------------------------------------------------------------------------------------------------------
+
+-- name: load_accounts
+select localpart, display_name, emails, locked, deactivated, admin, emails_read_at, announced from aim.accounts;
+
+-- name: accounts_listed_at
+select accounts_listed_at from aim.state;
+
+-- name: record_accounts
+-- $3: the addresses of each account as a JSON array, as Postgres has no arrays of arrays of several lengths.
+insert into aim.accounts
+    (localpart, display_name, emails, locked, deactivated, admin, emails_read_at, announced)
+select
+    localpart,
+    display_name,
+    case when emails is not null then array(select jsonb_array_elements_text(emails::jsonb)) end,
+    locked,
+    deactivated,
+    admin,
+    emails_read_at,
+    announced
+from unnest(
+    $1::text[], $2::text[], $3::text[], $4::boolean[], $5::boolean[], $6::boolean[], $7::timestamptz[], $8::boolean[]
+)
+    as read (localpart, display_name, emails, locked, deactivated, admin, emails_read_at, announced)
+on conflict (localpart) do update
+set display_name = excluded.display_name,
+    emails = excluded.emails,
+    locked = excluded.locked,
+    deactivated = excluded.deactivated,
+    admin = excluded.admin,
+    emails_read_at = excluded.emails_read_at,
+    announced = excluded.announced;
+
+-- name: drop_accounts
+delete from aim.accounts where localpart = any ($1::text[]);
+
+-- name: record_listing
+update aim.state set accounts_listed_at = $1;
+
+
+-- Mail --------------------------------------------------------------------------------------------------------------
+
+-- name: post_letter
+insert into aim.letters
+    (key_hash, key, event, localpart, recipients, subject, text, html, message_id, status, posted_at, due_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'waiting', $10, $10)
+on conflict (key_hash) do nothing;
+
+-- name: take_letter
+update aim.letters
+set status = 'sending', attempts = attempts + 1
+where id = (select id from aim.letters where status = 'waiting' and due_at <= $1 order by id limit 1)
+returning id, key, event, localpart, recipients, subject, text, html, message_id, attempts - 1 as attempts;
+
+-- name: letters_under_way
+select id, key, event, localpart, recipients, subject, text, html, message_id, attempts
+from aim.letters
+where status = 'sending'
+order by id;
+
+-- name: end_letter
+update aim.letters
+set status = $2,
+    error = $3,
+    ended_at = $4,
+    key = null,
+    localpart = null,
+    recipients = '{}',
+    subject = '',
+    text = '',
+    html = '',
+    message_id = ''
+where id = $1;
+
+-- name: retry_letter
+update aim.letters set status = 'waiting', error = $2, due_at = $3 where id = $1 and status = 'sending';
+
+-- name: next_letter_due
+select min(due_at) from aim.letters where status = 'waiting';
+
+
+-- Forgetting somebody -----------------------------------------------------------------------------------------------
+-- Texts are searched by position(), never by patterns: a localpart may hold `_` and `%`.
+
+-- name: audit_key
+select audit_key from aim.state;
+
+-- name: make_audit_key
+update aim.state set audit_key = $1 where audit_key is null;
+
+-- name: forget_addresses
+-- Every e-mail address that is known to be theirs.
+select distinct address
+from (
+    select unnest(emails) from aim.accounts where localpart = $1
+    union all
+    select unnest(recipients) from aim.letters where localpart = $1
+)
+    as theirs (address);
+
+-- name: forget_entitled
+delete from aim.entitled where localpart = $1;
+
+-- name: forget_their_leaves
+delete from aim.caused where localpart = $1;
+
+-- name: forget_member
+delete from aim.mirror_members where user_id = $1;
+
+-- name: forget_account
+delete from aim.mirror_accounts where localpart = $1;
+
+-- name: forget_doubts
+delete from aim.mirror_doubts where state_key = $1;
+
+-- name: forget_state
+delete from aim.mirror_state where state_key = $1;
+
+-- name: forget_sender
+update aim.mirror_state set sender = '' where sender = $1;
+
+-- name: find_state
+select room_id, type, state_key, content from aim.mirror_state where position($1 in content) > 0;
+
+-- name: rewrite_state
+update aim.mirror_state set content = $4 where room_id = $1 and type = $2 and state_key = $3;
+
+-- name: find_done
+select id, identity, person from aim.done where person = $1 or position($2 in identity) > 0;
+
+-- name: rewrite_done
+update aim.done set identity = $2, person = $3 where id = $1;
+
+-- name: find_held
+select identity from aim.held where position($1 in identity) > 0;
+
+-- name: drop_held
+delete from aim.held where identity = $1;
+
+-- name: find_approvals
+select id, identity from aim.approvals where position($1 in identity) > 0;
+
+-- name: rewrite_approval
+update aim.approvals set identity = $2 where id = $1;
+
+-- name: find_outcomes
+-- $1: whatever names them, in any case.
+select cycle, position, room, target, reason, message
+from aim.outcomes
+where exists (
+    select
+    from unnest($1::text[]) as needle
+    where position(lower(needle) in lower(concat_ws(' ', room, target, reason, message))) > 0
+);
+
+-- name: rewrite_outcome
+update aim.outcomes set room = $3, target = $4, reason = $5, message = $6 where cycle = $1 and position = $2;
+
+-- name: find_plans
+select id
+from aim.cycles
+where exists (select from unnest($1::text[]) as needle where position(lower(needle) in lower(plan)) > 0);
+
+-- name: plan_of
+select plan from aim.cycles where id = $1;
+
+-- name: rewrite_plan
+update aim.cycles set plan = $2 where id = $1;
+
+-- name: find_letters
+select id, key, localpart, recipients, subject, text, html, error
+from aim.letters
+where localpart = $1
+   or exists (
+       select
+       from unnest($2::text[]) as needle
+       where position(lower(needle) in lower(concat_ws(
+           ' ', key, array_to_string(recipients, ' '), subject, text, html, message_id, error
+       ))) > 0
+   );
+
+-- name: rewrite_letter
+update aim.letters
+set key = $2, recipients = $3, subject = $4, text = $5, html = $6, error = $7
+where id = $1;
+
+-- name: letter_recipients
+select recipients from aim.letters where id = $1;
+
+-- name: forget_seen_person
+-- Those known under the same localpart before were the owners of the same account.
+delete from aim.seen where user_id = $1 or (localpart = $2 and gone_since is not null);
+
+-- name: forget_queued
+delete from aim.queue where user_id = $1 or localpart = $2;
+
+-- name: blank_letter
+-- One that is under way is told by its sender what became of it.
+update aim.letters
+set status = case when status = 'waiting' then 'given_up' else status end,
+    key = null,
+    localpart = null,
+    recipients = '{}',
+    subject = '',
+    text = '',
+    html = '',
+    message_id = '',
+    error = $2
+where id = $1;
