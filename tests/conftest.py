@@ -8,6 +8,7 @@ import sys
 pytest_plugins = [
     "tests.servers.certificates",
     "tests.servers.hostile",
+    "tests.servers.mas",
     "tests.servers.proxy",
     "tests.servers.samba",
     "tests.servers.slapd",

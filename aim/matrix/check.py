@@ -14,8 +14,9 @@ from mautrix.api import Path, SynapseAdminPath
 
 from aim.errors import AimError, HomeserverError, HomeserverRefused
 from aim.matrix import mxid
+from aim.matrix.account_server import AccountServer
 from aim.matrix.accounts import AccountsWay
-from aim.matrix.client import Connect, Homeserver, accounts, open_getter
+from aim.matrix.client import Connect, Homeserver, accounts, open_accounts, open_getter
 from aim.matrix.parse import mapping, strings
 from aim.matrix.refusals import one_line, somebody_else
 from aim.matrix.rooms import RoomVersions
@@ -25,6 +26,11 @@ _QUICK = Connect(retries=Retries(tries=2))
 _NOBODY = "aim-check-nobody"
 """A localpart that no account has: asking about it changes nothing and tells what we may."""
 _FIRST_VERSION_WITH_RESTRICTED_ROOMS = 8
+_LEGACY_LOGIN_OF_MAS = (
+    "oauth_aware_preferred",
+    "delegated_oidc_compatibility",
+    "org.matrix.msc3824.delegated_oidc_compatibility",
+)
 
 
 class Verdict(StrEnum):
@@ -44,25 +50,41 @@ class Finding:
 
 
 async def check(
-    homeserver: Homeserver, room_versions: Collection[str] = (), connect: Connect = _QUICK
+    homeserver: Homeserver,
+    room_versions: Collection[str] = (),
+    connect: Connect = _QUICK,
+    *,
+    manages_accounts: bool = False,
 ) -> list[Finding]:
     """Everything about the homeserver. `room_versions`: those that the configuration asks for.
+    `manages_accounts`: whether it asks that accounts follow the directory (`userProvisioner`).
 
     Raises ConfigError if the URL or a token can't be one; all other failures are findings.
     """
     findings: list[Finding] = []
-    async with open_getter(homeserver, connect) as transport:
+    async with open_getter(homeserver, connect) as transport, open_accounts(homeserver, connect) as server:
         try:
             # Not a comprehension: what was found before an error stays.
-            async for finding in _findings(homeserver, transport, room_versions):
+            managed = _Managed(server) if manages_accounts else None
+            async for finding in _findings(homeserver, transport, room_versions, managed):
                 findings += (finding,)
         except HomeserverError as error:
             findings.append(_failed("homeserver", error))
     return findings
 
 
+@dataclass(frozen=True, slots=True)
+class _Managed:
+    """Accounts are to follow the directory: by whom they are kept."""
+
+    server: AccountServer | None
+
+
 async def _findings(
-    homeserver: Homeserver, transport: ReadTransport, room_versions: Collection[str]
+    homeserver: Homeserver,
+    transport: ReadTransport,
+    room_versions: Collection[str],
+    managed: _Managed | None,
 ) -> AsyncIterator[Finding]:
     reached = await _reachable(homeserver, transport)
     yield reached
@@ -72,9 +94,12 @@ async def _findings(
     yield token
     if token.verdict is Verdict.FAIL:
         return
+    yield await _auth(homeserver, transport)
     way = await accounts(homeserver, transport).way()
     yield await _acting(homeserver, transport, way)
     yield _accounts(homeserver, way)
+    if managed is not None:
+        yield await _managing(homeserver, managed.server)
     yield await _registration(transport)
     yield await _room_versions(transport, room_versions)
 
@@ -115,6 +140,74 @@ async def _as_token(homeserver: Homeserver, transport: ReadTransport) -> Finding
     if user != homeserver.bot:
         return _failed("as_token", somebody_else(user, homeserver.bot))
     return Finding("as_token", Verdict.OK, f"accepted, we are {user}")
+
+
+async def _auth(homeserver: Homeserver, transport: ReadTransport) -> Finding:
+    """Whether the accounts are where the configuration says: in Synapse, or in MAS."""
+    name = "auth"
+    try:
+        uses_mas = await _uses_mas(transport)
+    except HomeserverError as error:
+        return Finding(
+            name,
+            Verdict.WARN,
+            f"can't tell who keeps the accounts: {error.message}",
+            f"make sure yourself that it is as homeserver.auth says ({homeserver.auth})",
+        )
+    if uses_mas and homeserver.auth == "synapse":
+        return Finding(
+            name,
+            Verdict.FAIL,
+            "the Matrix Authentication Service keeps the accounts, homeserver.auth says synapse",
+            "set `homeserver.auth: mas`, and homeserver.mas to its admin API",
+        )
+    if not uses_mas and homeserver.auth == "mas":
+        return Finding(
+            name,
+            Verdict.FAIL,
+            "the homeserver keeps the accounts itself, homeserver.auth says mas",
+            "set `homeserver.auth: synapse`",
+        )
+    where = "the Matrix Authentication Service" if uses_mas else "the homeserver itself"
+    return Finding(name, Verdict.OK, f"accounts are kept by {where}")
+
+
+async def _uses_mas(transport: ReadTransport) -> bool:
+    """By `GET /auth_metadata` (Client-Server API, Server metadata discovery), which a Synapse without MAS
+    does not know; for older ones by `GET /login`, which one with MAS does not know."""
+    try:
+        return "issuer" in mapping(await transport.get(Path.v1.auth_metadata))
+    except HomeserverRefused as error:
+        if error.status != 404:
+            raise
+    try:
+        flows = mapping(await transport.get(Path.v3.login)).get("flows")
+    except HomeserverRefused as error:
+        if error.status != 404:
+            raise
+        return True
+    kinds = [mapping(flow) for flow in flows] if isinstance(flows, list) else []
+    # What MAS answers where a proxy sends the old logins there.
+    return any(flow.get(key) is True for flow in kinds for key in _LEGACY_LOGIN_OF_MAS)
+
+
+async def _managing(homeserver: Homeserver, server: AccountServer | None) -> Finding:
+    """Whether we may do what `userProvisioner` asks: reading the list takes the same right as writing."""
+    name = "managing accounts"
+    if server is None:
+        return Finding(
+            name,
+            Verdict.FAIL,
+            "homeserver.auth is mas, but nothing says where its admin API is",
+            "set homeserver.mas.url, client_id and client_secret",
+        )
+    try:
+        await server.permitted()
+    except HomeserverError as error:
+        return _failed(name, error)
+    if homeserver.auth == "mas":
+        return Finding(name, Verdict.OK, "permitted by the Matrix Authentication Service")
+    return Finding(name, Verdict.OK, f"permitted as {homeserver.admin or homeserver.bot}")
 
 
 async def _acting(homeserver: Homeserver, transport: ReadTransport, way: AccountsWay) -> Finding:

@@ -13,14 +13,18 @@ from typing import Literal
 
 from aim.directory.roster import Roster
 from aim.matrix import mxid
+from aim.matrix.account_server import AccountServer
 from aim.matrix.accounts import Accounts
+from aim.matrix.mas import MasAccounts, MasWriter
+from aim.matrix.mas_transport import Credentials, MasReadTransport, MasTransport, open_mas
 from aim.matrix.mirror import Hooks, Mirror, StoredMirror
 from aim.matrix.observe import Reader
 from aim.matrix.parallel import Progress
 from aim.matrix.parse import Home
+from aim.matrix.synapse import SynapseAccounts, SynapseWriter
 from aim.matrix.transport import PARALLELISM, READ_TIMEOUT, ReadTransport, Retries, Transport, open_transport
 from aim.matrix.write import Writer
-from aim.ports import MirrorStore
+from aim.ports import AccountWriter, MirrorStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,9 @@ class Homeserver:
     admin_user: str | None = None
     """Localpart or MXID of an admin to act as where the bot itself is none."""
     auth: Literal["synapse", "mas"] = "synapse"
+    mas: Credentials | None = None
+    """The Matrix Authentication Service's admin API; needed where it keeps the accounts and they are to
+    follow the directory."""
 
     @property
     def home(self) -> Home:
@@ -68,6 +75,8 @@ class Reading:
     reader: Reader
     stored: Callable[[MirrorStore], StoredMirror]
     """Reads the mirror that a running daemon keeps, instead of the homeserver."""
+    accounts: AccountServer | None
+    """Whoever keeps the accounts, for a Book; None with `auth: mas` and no `mas`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,10 @@ class Writing:
     writer: Writer
     mirror: Callable[[Roster, MirrorStore, Callable[[], datetime], Hooks], Mirror]
     """Makes a mirror of this homeserver; sends nothing by itself."""
+    accounts: AccountServer | None
+    """Whoever keeps the accounts, for a Book; None with `auth: mas` and no `mas`."""
+    account_writer: AccountWriter | None
+    """Changes accounts, for a BookedWriter; None as before."""
 
 
 @asynccontextmanager
@@ -86,13 +99,14 @@ async def open_reader(
 ) -> AsyncIterator[Reading]:
     """The homeserver for a command that changes nothing. Sends nothing yet. Raises ConfigError."""
     connect = connect or Connect()
-    async with open_getter(homeserver, connect) as transport:
+    async with open_getter(homeserver, connect) as transport, _open_mas(homeserver, connect) as mas:
         reader = _reader(homeserver, transport, connect, progress)
 
         def stored(store: MirrorStore) -> StoredMirror:
             return StoredMirror(store, homeserver.home, transport, reader, homeserver.admin)
 
-        yield Reading(reader, stored)
+        reading = None if mas is None else mas.reading()
+        yield Reading(reader, stored, _account_server(homeserver, transport, reading))
 
 
 @asynccontextmanager
@@ -101,7 +115,7 @@ async def open_writer(
 ) -> AsyncIterator[Writing]:
     """The homeserver for a command that changes it. Sends nothing yet. Raises ConfigError."""
     connect = connect or Connect()
-    async with _open(homeserver, connect) as transport:
+    async with _open(homeserver, connect) as transport, _open_mas(homeserver, connect) as mas:
         reader = _reader(homeserver, transport.reading(), connect, progress)
 
         def mirror(roster: Roster, store: MirrorStore, now: Callable[[], datetime], hooks: Hooks) -> Mirror:
@@ -116,7 +130,14 @@ async def open_writer(
                 parallelism=connect.parallelism,
             )
 
-        yield Writing(reader, Writer(transport, homeserver.home), mirror)
+        reading = None if mas is None else mas.reading()
+        yield Writing(
+            reader,
+            Writer(transport, homeserver.home),
+            mirror,
+            _account_server(homeserver, transport.reading(), reading),
+            _account_writer(homeserver, transport, mas),
+        )
 
 
 @asynccontextmanager
@@ -135,6 +156,45 @@ def accounts(homeserver: Homeserver, transport: ReadTransport, parallelism: int 
         admin_api=homeserver.auth == "synapse",
         parallelism=parallelism,
     )
+
+
+@asynccontextmanager
+async def open_accounts(
+    homeserver: Homeserver, connect: Connect | None = None
+) -> AsyncIterator[AccountServer | None]:
+    """Whoever keeps the accounts, for `check`. Sends nothing yet. Raises ConfigError."""
+    async with open_reader(homeserver, connect) as opened:
+        yield opened.accounts
+
+
+def _account_server(
+    homeserver: Homeserver, transport: ReadTransport, mas: MasReadTransport | None
+) -> AccountServer | None:
+    if homeserver.auth == "synapse":
+        return SynapseAccounts(transport, homeserver.server_name, admin=homeserver.admin)
+    return None if mas is None else MasAccounts(mas, transport, homeserver.server_name)
+
+
+def _account_writer(
+    homeserver: Homeserver, transport: Transport, mas: MasTransport | None
+) -> AccountWriter | None:
+    if homeserver.auth == "synapse":
+        return SynapseWriter(transport, homeserver.server_name, admin=homeserver.admin)
+    return None if mas is None else MasWriter(mas, transport, homeserver.server_name)
+
+
+@asynccontextmanager
+async def _open_mas(homeserver: Homeserver, connect: Connect) -> AsyncIterator[MasTransport | None]:
+    if homeserver.auth != "mas" or homeserver.mas is None:
+        yield None
+        return
+    async with open_mas(
+        homeserver.mas,
+        parallelism=connect.parallelism,
+        retries=connect.retries,
+        read_timeout=connect.read_timeout,
+    ) as mas:
+        yield mas
 
 
 @asynccontextmanager

@@ -78,6 +78,7 @@ class Reader:
             others,
             accounts=await self._with_accounts(roster, wanted, ours),
             default_room_version=await self._versions.default(),
+            kept=frozenset(known.values()),
         )
 
     def _unmanaged(self, roster: Roster) -> Unmanaged:

@@ -1,10 +1,11 @@
-"""Does one thing to many items, a few at a time. Used by `observe` and `accounts`; knows neither."""
+"""Does one thing to many items, a few at a time; and what must not be broken off to its end. Knows nothing of
+what it does."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 Progress = Callable[[int, int], None]
 """Told (done, total) after each item."""
@@ -40,3 +41,17 @@ async def each(
             task.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     return [results[position] for position in range(len(items))]
+
+
+async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`; who is cancelled meanwhile ends only after it. Raises what `work` raises."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # A second time it waits no longer: somebody insists.
+        await asyncio.wait([task])
+        if not task.cancelled():
+            # Told to nobody: who is cancelled ends as cancelled.
+            task.exception()
+        raise

@@ -165,6 +165,11 @@ class Homeserver:
         """A request of the server's admin; `path` is taken as it stands, with its query."""
         return await self.request(method, path, body, token=self.admin_token)
 
+    async def attempt(self, method: str, path: str, body: Mapping[str, object]) -> tuple[int, Json]:
+        """A request of nobody in particular; gives status and JSON of the answer, refused or not."""
+        async with self.session.request(method, self.base_url + path, json=body) as response:
+            return response.status, await response.json()
+
     async def request(
         self, method: str, path: str, body: Mapping[str, object] | None = None, *, token: str
     ) -> Json:
