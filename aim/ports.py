@@ -297,6 +297,10 @@ class Recorder(RecordedReader, Protocol):
         """A number that grows with each approval, each rebinding and each change of the queue by a person."""
         ...
 
+    async def database_clock(self) -> datetime:
+        """What time it is for the database, in UTC."""
+        ...
+
     async def record_room(self, room: RecordedRoom, now: datetime) -> None:
         """Remembers a room, new or changed; closes its intent."""
         ...

@@ -3,7 +3,8 @@
 Two ways, the first that is permitted:
 
 - the list of Synapse's admin API (`GET /_synapse/admin/v3/users`, before that v2), as the bot or as a
-  configured admin. Knows who is deactivated.
+  configured admin; or that of the Matrix Authentication Service, where we may use it. Knows who is
+  deactivated.
 - without admin rights, or where accounts are in the Matrix Authentication Service: for each person in
   question `GET /account/whoami`, acting as them. A deactivated account looks like any other this way.
 """
@@ -17,6 +18,7 @@ from mautrix.api import Path, PathBuilder, SynapseAdminPath
 
 from aim.errors import HomeserverRefused
 from aim.matrix import mxid
+from aim.matrix.account_server import AccountServer
 from aim.matrix.parallel import each
 from aim.matrix.parse import mapping
 from aim.matrix.transport import PARALLELISM, ReadTransport
@@ -24,6 +26,7 @@ from aim.matrix.transport import PARALLELISM, ReadTransport
 _PAGE = 1000
 _NEWEST = 50
 """How many of the newest accounts one poll looks at."""
+_NOT_PERMITTED = frozenset({401, 403, 404})
 _NEWEST_FIRST = {"order_by": "creation_ts", "dir": "b"}
 
 
@@ -31,6 +34,7 @@ class AccountsWay(StrEnum):
     """How accounts are found."""
 
     LIST = "the admin API's list of accounts"
+    MAS = "the list of the Matrix Authentication Service"
     ASK = "asking for each person, acting as them"
 
 
@@ -44,18 +48,27 @@ class Accounts:
         *,
         admin: str | None = None,
         admin_api: bool = True,
+        mas: AccountServer | None = None,
         parallelism: int = PARALLELISM,
     ) -> None:
-        """`admin`: MXID to act as when listing (None: the bot is the admin). `admin_api`: False with MAS."""
+        """`admin`: MXID to act as when listing (None: the bot is the admin). `admin_api`: False with MAS,
+        whose own list is used if it is given as `mas`."""
         self._transport = transport
         self._server_name = server_name
         self.admin = admin
         """MXID to act as where it takes an admin; None: the bot is one, or nobody."""
         self._admin_api = admin_api
+        self._mas = mas
         self._parallelism = parallelism
 
     async def way(self) -> AccountsWay:
         """Which way is permitted. Raises HomeserverError."""
+        if self._mas is not None:
+            try:
+                await self._mas.permitted()
+            except HomeserverRefused:
+                return AccountsWay.ASK
+            return AccountsWay.MAS
         permitted = self._admin_api and await self._page(None, 1) is not None
         return AccountsWay.LIST if permitted else AccountsWay.ASK
 
@@ -89,6 +102,8 @@ class Accounts:
         Looks at one page after the other until all on one are known: accounts of one second come in the order
         of their names. Raises HomeserverError.
         """
+        if self._mas is not None:
+            return await self._newest_of_mas(self._mas, known)
         found: set[str] = set()
         async for names in self._pages(_NEWEST, _NEWEST_FIRST):
             if names is None:
@@ -98,6 +113,23 @@ class Accounts:
                 break
             found.update(new)
         return found
+
+    async def _newest_of_mas(self, mas: AccountServer, known: Container[str]) -> set[str] | None:
+        try:
+            return {account.localpart for account in await mas.newest(known)}
+        except HomeserverRefused as error:
+            if error.status in _NOT_PERMITTED:
+                return None
+            raise
+
+    async def _pages_of_mas(self, mas: AccountServer) -> AsyncIterator[list[str] | None]:
+        try:
+            async for page in mas.accounts():
+                yield [account.localpart for account in page if not account.deactivated]
+        except HomeserverRefused as error:
+            if error.status not in _NOT_PERMITTED:
+                raise
+            yield None
 
     async def asked(self, localparts: Collection[str]) -> set[str]:
         """Those of the localparts who have an account, by acting as each of them.
@@ -121,6 +153,10 @@ class Accounts:
         self, size: int, order: Mapping[str, str] | None = None
     ) -> AsyncIterator[list[str] | None]:
         """The localparts of each page of the list; None, and nothing after it, if we may not have it."""
+        if self._mas is not None:
+            async for names in self._pages_of_mas(self._mas):
+                yield names
+            return
         token: str | None = None
         while True:
             page = await self._page(token, size, order) if self._admin_api else None

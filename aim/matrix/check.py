@@ -65,8 +65,8 @@ async def check(
     async with open_getter(homeserver, connect) as transport, open_accounts(homeserver, connect) as server:
         try:
             # Not a comprehension: what was found before an error stays.
-            managed = _Managed(server) if manages_accounts else None
-            async for finding in _findings(homeserver, transport, room_versions, managed):
+            asked = _Asked(frozenset(room_versions), server, manages_accounts)
+            async for finding in _findings(homeserver, transport, asked):
                 findings += (finding,)
         except HomeserverError as error:
             findings.append(_failed("homeserver", error))
@@ -74,17 +74,17 @@ async def check(
 
 
 @dataclass(frozen=True, slots=True)
-class _Managed:
-    """Accounts are to follow the directory: by whom they are kept."""
+class _Asked:
+    """What the configuration asks of the homeserver."""
 
+    room_versions: frozenset[str]
     server: AccountServer | None
+    """Whoever keeps the accounts."""
+    manages_accounts: bool
 
 
 async def _findings(
-    homeserver: Homeserver,
-    transport: ReadTransport,
-    room_versions: Collection[str],
-    managed: _Managed | None,
+    homeserver: Homeserver, transport: ReadTransport, asked: _Asked
 ) -> AsyncIterator[Finding]:
     reached = await _reachable(homeserver, transport)
     yield reached
@@ -95,13 +95,13 @@ async def _findings(
     if token.verdict is Verdict.FAIL:
         return
     yield await _auth(homeserver, transport)
-    way = await accounts(homeserver, transport).way()
+    way, found = await _accounts(homeserver, transport, asked.server)
     yield await _acting(homeserver, transport, way)
-    yield _accounts(homeserver, way)
-    if managed is not None:
-        yield await _managing(homeserver, managed.server)
+    yield found
+    if asked.manages_accounts:
+        yield await _managing(homeserver, asked.server)
     yield await _registration(transport)
-    yield await _room_versions(transport, room_versions)
+    yield await _room_versions(transport, asked.room_versions)
 
 
 async def _reachable(homeserver: Homeserver, transport: ReadTransport) -> Finding:
@@ -234,9 +234,25 @@ def _may_act(homeserver: Homeserver) -> Finding:
     return Finding("acting as users", Verdict.OK, f"permitted with the {token}")
 
 
-def _accounts(homeserver: Homeserver, way: AccountsWay) -> Finding:
+async def _accounts(
+    homeserver: Homeserver, transport: ReadTransport, server: AccountServer | None
+) -> tuple[AccountsWay, Finding]:
+    """How accounts are found, as far as that can be told."""
+    try:
+        way = await accounts(homeserver, transport, server=server).way()
+    except HomeserverError as error:
+        if homeserver.auth == "synapse":
+            raise
+        # The homeserver itself may be well.
+        return AccountsWay.ASK, _failed("accounts", error)
+    return way, _found_by(homeserver, way)
+
+
+def _found_by(homeserver: Homeserver, way: AccountsWay) -> Finding:
     if way is AccountsWay.LIST:
         return Finding("accounts", Verdict.OK, f"read from {way}, as {homeserver.admin or homeserver.bot}")
+    if way is AccountsWay.MAS:
+        return Finding("accounts", Verdict.OK, f"read from {way}")
     if homeserver.auth == "mas":
         return Finding("accounts", Verdict.OK, f"found by {way}")
     return Finding(

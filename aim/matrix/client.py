@@ -100,13 +100,13 @@ async def open_reader(
     """The homeserver for a command that changes nothing. Sends nothing yet. Raises ConfigError."""
     connect = connect or Connect()
     async with open_getter(homeserver, connect) as transport, _open_mas(homeserver, connect) as mas:
-        reader = _reader(homeserver, transport, connect, progress)
+        server = _account_server(homeserver, transport, None if mas is None else mas.reading())
+        reader = _reader(homeserver, transport, connect, progress, server)
 
         def stored(store: MirrorStore) -> StoredMirror:
             return StoredMirror(store, homeserver.home, transport, reader, homeserver.admin)
 
-        reading = None if mas is None else mas.reading()
-        yield Reading(reader, stored, _account_server(homeserver, transport, reading))
+        yield Reading(reader, stored, server)
 
 
 @asynccontextmanager
@@ -116,7 +116,8 @@ async def open_writer(
     """The homeserver for a command that changes it. Sends nothing yet. Raises ConfigError."""
     connect = connect or Connect()
     async with _open(homeserver, connect) as transport, _open_mas(homeserver, connect) as mas:
-        reader = _reader(homeserver, transport.reading(), connect, progress)
+        server = _account_server(homeserver, transport.reading(), None if mas is None else mas.reading())
+        reader = _reader(homeserver, transport.reading(), connect, progress, server)
 
         def mirror(roster: Roster, store: MirrorStore, now: Callable[[], datetime], hooks: Hooks) -> Mirror:
             return Mirror(
@@ -124,18 +125,17 @@ async def open_writer(
                 homeserver.home,
                 roster,
                 store,
-                accounts(homeserver, transport.reading(), connect.parallelism),
+                accounts(homeserver, transport.reading(), connect.parallelism, server),
                 now=now,
                 hooks=hooks,
                 parallelism=connect.parallelism,
             )
 
-        reading = None if mas is None else mas.reading()
         yield Writing(
             reader,
             Writer(transport, homeserver.home),
             mirror,
-            _account_server(homeserver, transport.reading(), reading),
+            server,
             _account_writer(homeserver, transport, mas),
         )
 
@@ -147,13 +147,19 @@ async def open_getter(homeserver: Homeserver, connect: Connect | None = None) ->
         yield transport.reading()
 
 
-def accounts(homeserver: Homeserver, transport: ReadTransport, parallelism: int = PARALLELISM) -> Accounts:
-    """The way to the accounts of this homeserver."""
+def accounts(
+    homeserver: Homeserver,
+    transport: ReadTransport,
+    parallelism: int = PARALLELISM,
+    server: AccountServer | None = None,
+) -> Accounts:
+    """The way to the accounts of this homeserver; `server` is whoever keeps them, if that is at hand."""
     return Accounts(
         transport,
         homeserver.server_name,
         admin=homeserver.admin,
         admin_api=homeserver.auth == "synapse",
+        mas=server if homeserver.auth == "mas" else None,
         parallelism=parallelism,
     )
 
@@ -211,12 +217,16 @@ async def _open(homeserver: Homeserver, connect: Connect) -> AsyncIterator[Trans
 
 
 def _reader(
-    homeserver: Homeserver, transport: ReadTransport, connect: Connect, progress: Progress | None
+    homeserver: Homeserver,
+    transport: ReadTransport,
+    connect: Connect,
+    progress: Progress | None,
+    server: AccountServer | None,
 ) -> Reader:
     return Reader(
         transport,
         homeserver.home,
-        accounts(homeserver, transport, connect.parallelism),
+        accounts(homeserver, transport, connect.parallelism, server),
         admin=homeserver.admin,
         parallelism=connect.parallelism,
         progress=progress,

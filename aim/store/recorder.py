@@ -85,6 +85,11 @@ class RecorderStore(RecordedStore):
             count: int = await connection.fetchval(QUERIES["decisions"])
             return count
 
+    async def database_clock(self) -> datetime:
+        async with self._session.snapshot() as connection:
+            time: datetime = await connection.fetchval(QUERIES["database_clock"])
+            return time
+
     async def record_room(self, room: RecordedRoom, now: datetime) -> None:
         properties = None if room.properties is None else json.dumps(dict(room.properties))
         async with self._session.transaction() as connection:

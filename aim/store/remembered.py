@@ -34,6 +34,10 @@ class RememberingRecorder:
         if self._recorded is None or roster is not self._roster or decisions != self._decisions:
             self._roster, self._decisions = roster, decisions
             self._recorded = await self._recorder.load(roster, now)
+        elif self._recorded.queue:
+            # Erasures hang on two clocks that agree.
+            ahead = await self._recorder.database_clock() - now
+            self._recorded = replace(self._recorded, database_ahead=ahead)
         self._recorded = _without_the_old(self._recorded, now)
         return self._recorded
 
@@ -61,6 +65,9 @@ class RememberingRecorder:
 
     async def decisions(self) -> int:
         return await self._recorder.decisions()
+
+    async def database_clock(self) -> datetime:
+        return await self._recorder.database_clock()
 
     async def record_room(self, room: RecordedRoom, now: datetime) -> None:
         def with_room(known: Recorded) -> Recorded:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from aim.demo.homeserver import free_port
+from aim.directory.roster import Roster
 from aim.errors import ConfigError, HomeserverRefused, HomeserverUnavailable
 from aim.matrix.account_server import Attribute
 from aim.matrix.book import Book, BookedWriter, Keeping
@@ -260,3 +261,21 @@ async def test_an_account_that_the_homeserver_does_not_know_yet(homeserver: Home
 async def test_without_its_settings_there_are_no_accounts(homeserver: Homeserver) -> None:
     async with open_writer(settings(homeserver, auth="mas")) as aim:
         assert (aim.accounts, aim.account_writer) == (None, None)
+
+
+# Who has an account
+
+
+async def test_accounts_are_found_by_its_list_and_nobody_is_asked_for(
+    mas: Mas, homeserver: Homeserver, new_proxy: NewProxy
+) -> None:
+    """With `auth: mas` new accounts take one small request, not one for each person."""
+    proxy = await new_proxy(homeserver.base_url)
+    mas.add("ann")
+    mas.add("ben")
+    here = settings(homeserver, url=proxy.url, auth="mas", mas=mas.credentials)
+    async with open_reader(here, IMPATIENT) as opened:
+        observed = await opened.reader.observe(roster := Roster(), ["ann", "ben", "cleo"], {})
+        assert roster.localparts(observed.accounts) == ["ann", "ben"]
+    assert not [request for request in proxy.requests if "user_id" in request.query]
+    assert [one for one in mas.asked if one.path.endswith("/users")]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.errors import HomeserverUnavailable
 from aim.ports import NewRoom, Outcome
-from aim.world.recorded import Approval, Done, Recorded, RecordedRoom, Seen
+from aim.world.recorded import Approval, Done, Queued, Recorded, RecordedRoom, Seen
 from aim.world.rooms import Observed
 from tests.unit.model import ModelHomeserver
 from tests.unit.worlds import NOW, Scene
@@ -284,6 +284,9 @@ class FakeRecorder:
     async def decisions(self) -> int:
         return len(self.recorded.approvals)
 
+    async def database_clock(self) -> datetime:
+        return datetime.now(UTC)
+
     async def close_intents(self, keys: Collection[str]) -> None:
         call = await self._line.take("close_intents", frozenset(keys))
         self.intents = {key: when for key, when in self.intents.items() if key not in keys}
@@ -354,6 +357,44 @@ class FakeRecorder:
         self.recorded = replace(self.recorded, recovery_since=since)
         await self._line.give(call)
 
+    async def enqueue(self, queued: Sequence[Queued]) -> None:
+        call = await self._line.take("enqueue", tuple(queued))
+        entries = {entry.user_id: entry for entry in queued}
+        self.recorded = replace(self.recorded, queue={**self.recorded.queue, **entries})
+        await self._line.give(call)
+
+    async def queued(self, user_id: str) -> Queued | None:
+        await self._line.take("queued", user_id)
+        return self.recorded.queue.get(user_id)
+
+    async def dequeue(self, user_ids: Collection[str]) -> None:
+        call = await self._line.take("dequeue", frozenset(user_ids))
+        kept = {id_: entry for id_, entry in self.recorded.queue.items() if id_ not in user_ids}
+        self.recorded = replace(self.recorded, queue=kept)
+        await self._line.give(call)
+
+    async def postpone_queue(self, until: datetime) -> None:
+        call = await self._line.take("postpone_queue", until)
+        later = {
+            id_: replace(entry, due_at=max(entry.due_at, until)) for id_, entry in self.recorded.queue.items()
+        }
+        self.recorded = replace(self.recorded, queue=later)
+        await self._line.give(call)
+
+    async def record_clock(self, now: datetime) -> None:
+        call = await self._line.take("record_clock", now)
+        self.recorded = replace(self.recorded, clock=now)
+        await self._line.give(call)
+
+    async def forget_person(self, user_id: str, mxid: str) -> None:
+        call = await self._line.take("forget_person", user_id, mxid)
+        self.recorded = replace(
+            self.recorded,
+            seen={id_: seen for id_, seen in self.recorded.seen.items() if id_ != user_id},
+            queue={id_: entry for id_, entry in self.recorded.queue.items() if id_ != user_id},
+        )
+        await self._line.give(call)
+
     async def approve(self, approvals: Sequence[Approval], digest: str, now: datetime) -> None:
         given = {approval.identity: approval for approval in approvals}
         self.recorded = replace(self.recorded, approvals={**self.recorded.approvals, **given})
@@ -375,6 +416,10 @@ RECORDS = (
     "forget_caused",
     "record_held",
     "record_recovery",
+    "enqueue",
+    "dequeue",
+    "record_clock",
+    "forget_person",
 )
 
 

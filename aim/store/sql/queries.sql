@@ -185,6 +185,9 @@ update aim.state set decisions = decisions + 1;
 -- name: decisions
 select decisions from aim.state;
 
+-- name: database_clock
+select clock_timestamp();
+
 -- name: approve
 insert into aim.approvals (identity, approved_by, approved_at, until, digest)
 select identity, approved_by, $4, until, $5
