@@ -6,47 +6,47 @@ the writer's lock. Nothing else in the program knows all of its parts.
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import AsyncIterator, Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from aim.bridges.ldif.bridge import LdifSource
-from aim.bridges.ldif.writer import to_ldif
 from aim.config import sources
 from aim.config.root import Config
-from aim.desired.rebind import rebind as settle_rebind
 from aim.directory.entries import Rules
-from aim.directory.model import Directory
-from aim.directory.redact import in_use, redacted
-from aim.directory.roster import Roster
-from aim.errors import AimError, ConfigError, PlanError
+from aim.errors import ConfigError
 from aim.matrix import client
+from aim.matrix.account_server import AccountServer, Attribute
+from aim.matrix.book import Book, BookedWriter, Keeping
+from aim.matrix.mas_transport import Credentials
 from aim.matrix.registration import Tokens
-from aim.planner import approval
-from aim.planner.document import digest, read_saved
-from aim.planner.explain import Explanation, Question, scope_of
-from aim.planner.explain import explain as answer
-from aim.planner.plan import make_plan
-from aim.ports import HasEntries, HomeserverReader, Recorder, Source
+from aim.notify.settings import MailSettings, settings_of
+from aim.ports import (
+    AccountReader,
+    AccountStore,
+    Announcer,
+    HomeserverReader,
+    RecordedReader,
+    Recorder,
+    Source,
+)
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
 from aim.reconciler import Observer, Reconciler, Senses
 from aim.store import (
     DecisionStore,
     RecorderStore,
-    open_audit,
+    open_accounts,
     open_decisions,
     open_mirror,
     open_reader,
     open_writer,
 )
-from aim.world.recorded import Approval
 
 if TYPE_CHECKING:
     from aim.bridges.ldap.bridge import LdapSource
@@ -63,7 +63,7 @@ def source_of(config: Config) -> Source:
     """The bridge for the configured source. Raises ConfigError for one that is not built yet."""
     source = config.source
     if isinstance(source, sources.LdifSource):
-        return LdifSource(source.path, _rules_of(source.attributes), source.name)
+        return LdifSource(source.path, rules_of(source.attributes), source.name)
     if isinstance(source, sources.LdapSource):
         return ldap_source_of(source)
     raise ConfigError(
@@ -100,7 +100,7 @@ def ldap_source_of(source: sources.LdapSource) -> LdapSource:
         LdapSettings(
             uris=source.uri,
             base=source.base,
-            rules=_rules_of(source.attributes),
+            rules=rules_of(source.attributes),
             filter=source.filter,
             bind_dn=source.bind_dn,
             bind_password=_secret(source.bind_password),
@@ -113,7 +113,7 @@ def ldap_source_of(source: sources.LdapSource) -> LdapSource:
     )
 
 
-def _rules_of(attributes: sources.LdifAttributes) -> Rules:
+def rules_of(attributes: sources.LdifAttributes) -> Rules:
     more = attributes if isinstance(attributes, sources.LdapAttributes) else None
     return Rules.of(
         uid=attributes.uid,
@@ -132,7 +132,7 @@ def _secret(value: SecretStr | None) -> str | None:
 def homeserver_of(config: Config) -> client.Homeserver:
     """The homeserver and our place on it."""
     appservice, homeserver = config.appservice, config.homeserver
-    actor = appservice.actor_token
+    actor, mas = appservice.actor_token, homeserver.mas
     return client.Homeserver(
         url=homeserver.url,
         server_name=homeserver.server_name,
@@ -142,6 +142,9 @@ def homeserver_of(config: Config) -> client.Homeserver:
         actor_token=actor.get_secret_value() if actor else None,
         admin_user=homeserver.admin_user,
         auth=homeserver.auth,
+        mas=None
+        if mas is None
+        else Credentials(mas.url, mas.client_id, mas.client_secret.get_secret_value()),
     )
 
 
@@ -166,19 +169,57 @@ def database_url(config: Config) -> str | None:
     return url.get_secret_value() if url else None
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a command looks at the homeserver with."""
+
+    homeserver: HomeserverReader
+    accounts: AccountReader | None
+    """None where the configuration asks for nothing of accounts."""
+
+
 @asynccontextmanager
 async def looking(
     config: Config, progress: Progress | None = None, *, fresh: bool = False
-) -> AsyncIterator[HomeserverReader]:
-    """How the homeserver is: by the mirror of a running daemon, if that is current and nothing `fresh` is
+) -> AsyncIterator[Sight]:
+    """How the homeserver is: by what a running daemon knows, if that is current and nothing `fresh` is
     wanted; else read anew. Raises StoreError."""
     connect = client.Connect(parallelism=config.provisioner.parallelism)
+    url, folder = database_url(config), config.data_dir
     async with client.open_reader(homeserver_of(config), connect, progress) as homeserver:
         if fresh:
-            yield homeserver.reader
+            yield Sight(homeserver.reader, book_of(config, homeserver.accounts, None, fresh=True))
             return
-        async with open_mirror(database_url(config), config.data_dir) as store:
-            yield homeserver.reader if store is None else homeserver.stored(store)
+        async with open_mirror(url, folder) as store, open_accounts(url, folder) as accounts:
+            live = store is not None and (await store.load()).facts.is_current is True
+            yield Sight(
+                homeserver.reader if store is None else homeserver.stored(store),
+                book_of(config, homeserver.accounts, accounts, lists_anew=not live),
+            )
+
+
+def book_of(
+    config: Config,
+    server: AccountServer | None,
+    store: AccountStore | None,
+    *,
+    fresh: bool = False,
+    records: bool = False,
+    lists_anew: bool = False,
+) -> Book | None:
+    """The book of accounts (matrix.book); None where the configuration asks for nothing of them."""
+    wanted = config.user_provisioner
+    if wanted is None or server is None:
+        return None
+    keeping = Keeping(
+        attributes=frozenset(Attribute(name) for name in wanted.synced_attributes),
+        verify_interval=config.provisioner.verify_interval,
+        records=records,
+        fresh=fresh,
+        lists_anew=lists_anew,
+        parallelism=config.provisioner.parallelism,
+    )
+    return Book(server, keeping, now=now, store=store)
 
 
 @asynccontextmanager
@@ -188,9 +229,29 @@ async def observing(
     """For commands that read: has no way to change anything."""
     async with (
         open_reader(database_url(config), config.data_dir) as recorded,
-        looking(config, progress, fresh=fresh) as homeserver,
+        looking(config, progress, fresh=fresh) as sight,
     ):
-        yield Observer(Senses(config, source_of(config), homeserver, recorded, now))
+        yield Observer(_senses(config, sight, recorded))
+
+
+def _senses(config: Config, sight: Sight, recorded: RecordedReader) -> Senses:
+    return Senses(config, source_of(config), sight.homeserver, recorded, now, accounts=sight.accounts)
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What the one writer works with."""
+
+    store: RecorderStore
+    homeserver: client.Writing
+    book: Book | None
+    """None where the configuration asks for nothing of accounts."""
+    announcer: Announcer | None
+    """None without a mailer."""
+    posted: asyncio.Event
+    """Set when a mail was queued."""
+    provisioner: Callable[[Recorder], Provisioner]
+    """What carries plans out, and records by that recorder."""
 
 
 @asynccontextmanager
@@ -200,8 +261,9 @@ async def writing(
     progress: Progress | None = None,
     *,
     notice: Callable[[str], None] = lambda _: None,
-) -> AsyncIterator[tuple[RecorderStore, client.Writing, Callable[[Recorder], Provisioner]]]:
-    """The one writer, called `name` to others: store, homeserver, and what carries plans out by a recorder.
+    lists_anew: bool = True,
+) -> AsyncIterator[Workshop]:
+    """The one writer, called `name` to others. `lists_anew`: whether accounts are listed at each look.
 
     Raises StoreBusy if there is another writer.
     """
@@ -210,6 +272,10 @@ async def writing(
         open_writer(database_url(config), config.data_dir, name=name) as store,
         client.open_writer(homeserver_of(config), connect, progress) as homeserver,
     ):
+        book = book_of(config, homeserver.accounts, store.accounts, records=True, lists_anew=lists_anew)
+        writer = homeserver.account_writer
+        posted = asyncio.Event()
+        announcer = _announcer(config, store, posted)
 
         def provisioner(recorder: Recorder) -> Provisioner:
             tools = Tools(
@@ -221,12 +287,31 @@ async def writing(
                 instance=config.appservice.id,
                 parallelism=config.provisioner.parallelism,
                 settle=connect.read_timeout,
+                accounts=BookedWriter(writer, book) if writer is not None and book is not None else None,
+                known_accounts=book,
+                announcer=announcer,
                 notice=notice,
             )
             # The bot's account is made only when there is something to do: a declined plan writes nothing.
             return Provisioner(tools, prepare=homeserver.writer.ensure_bot)
 
-        yield store, homeserver, provisioner
+        yield Workshop(store, homeserver, book, announcer, posted, provisioner)
+
+
+def mail_settings(config: Config) -> MailSettings | None:
+    """Who sends mail, and how; None without a mailer."""
+    mailer = config.mail
+    return None if mailer is None else settings_of(mailer, config.homeserver.server_name)
+
+
+def _announcer(config: Config, store: RecorderStore, posted: asyncio.Event) -> Announcer | None:
+    settings = mail_settings(config)
+    if settings is None:
+        return None
+    # Templates take a while to import, and only who has a mailer needs them.
+    from aim.notify.mailer import Mailer
+
+    return Mailer(settings, store.letters, now, posted.set)
 
 
 @asynccontextmanager
@@ -238,9 +323,10 @@ async def reconciling(
     notice: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Reconciler]:
     """For commands that write: the one writer, called `name` to others. Raises StoreBusy if there is one."""
-    async with writing(config, name, progress, notice=notice) as (store, homeserver, provisioner):
-        senses = Senses(config, source_of(config), homeserver.reader, store, now)
-        yield Reconciler(senses, store, provisioner(store))
+    async with writing(config, name, progress, notice=notice) as workshop:
+        sight = Sight(workshop.homeserver.reader, workshop.book)
+        senses = _senses(config, sight, workshop.store)
+        yield Reconciler(senses, workshop.store, workshop.provisioner(workshop.store), workshop.announcer)
 
 
 @asynccontextmanager
@@ -250,109 +336,6 @@ async def deciding(
     """For what a person decides beside a running daemon: reads everything, writes decisions."""
     async with (
         open_decisions(database_url(config), config.data_dir) as decisions,
-        looking(config, progress) as homeserver,
+        looking(config, progress) as sight,
     ):
-        observer = Observer(Senses(config, source_of(config), homeserver, decisions, now))
-        yield observer, decisions
-
-
-# -- what commands do beside a cycle ---------------------------------------------------------------------
-
-
-async def read_directory(config: Config) -> Directory:
-    """`aim directory`: what the bridge reads, nothing else asked."""
-    return await source_of(config).read(Roster())
-
-
-async def write_ldif(config: Config, path: Path, *, redact: bool) -> int:
-    """`aim directory --ldif`: writes what was read, with the attributes in use. Gives the number of entries.
-
-    Only the owner may read the file, whoever could read one that was there before.
-
-    Raises SourceError, ConfigError for a source without entries, AimError if the file can't be written.
-    """
-    configured, source = config.source, source_of(config)
-    if not isinstance(source, HasEntries) or not isinstance(
-        configured, sources.LdifSource | sources.LdapSource
-    ):
-        raise ConfigError(f"source.type {source.type} has no entries to write", "leave --ldif out")
-    rules = _rules_of(configured.attributes)
-    entries = await source.entries()
-    kept = redacted(entries, rules) if redact else in_use(entries, rules)
-    try:
-        with _private(path) as file:
-            file.writelines(to_ldif(kept))
-    except OSError as error:
-        raise AimError(
-            f"{path} can't be written: {error.strerror}", "name another file with --ldif"
-        ) from error
-    return len(entries)
-
-
-def _private(path: Path) -> BinaryIO:
-    """A file to write to from its beginning, without rights for anybody but its owner. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    file = os.fdopen(descriptor, "wb")
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
-        try:
-            # Before anything is written, and before what was there is lost.
-            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o600)
-            os.ftruncate(descriptor, 0)
-        except OSError:
-            file.close()
-            raise
-    return file
-
-
-async def approve(config: Config, wanted: str, saved: str | None, by: str) -> tuple[Approval, ...]:
-    """`aim approve`: records approvals for what the plan with digest `wanted` holds.
-
-    The plan is `saved` (its JSON) if given, else a recorded cycle's, else made anew. Raises PlanError if none
-    of them has that digest, or it holds nothing.
-    """
-    async with deciding(config) as (observer, decisions):
-        text = saved or await decisions.plan_by_digest(wanted)
-        held, found = await _held(observer, text)
-        if not approval.names(wanted, found):
-            raise PlanError(
-                f"the plan's digest is {found}, not {wanted}",
-                "look at `aim plan` again, and approve the digest that it prints",
-            )
-        time = now()
-        approved = approval.approvals(held, by, time)
-        await decisions.approve(approved, found, time)
-        return approved
-
-
-async def _held(observer: Observer, text: str | None) -> tuple[Iterable[str], str]:
-    """What a plan holds, and its digest."""
-    if text is not None:
-        plan = read_saved(text)
-        return plan.held, plan.digest
-    made = await observer.plan()
-    return (action.identity for action in made.held), digest(made)
-
-
-async def explain(config: Config, question: Question, progress: Progress | None = None) -> Explanation:
-    """`aim explain`: how somebody stands to a room, and why. Changes nothing.
-
-    Raises AimError, also for somebody or a room that nobody knows.
-    """
-    async with observing(config, progress) as observer:
-        world = await observer.world()
-        plan = make_plan(world)
-        scope = scope_of(world, plan, question)
-        async with open_audit(database_url(config), config.data_dir) as audit:
-            recorded = await audit.about(scope.rooms, scope.people)
-    return answer(world, plan, scope, recorded)
-
-
-async def rebind(config: Config, old: str, new: str) -> str:
-    """`aim rebind`: records that both names are one person. Gives a line that says what it did."""
-    async with deciding(config) as (observer, decisions):
-        recorded = await observer.recorded()
-        found = await observer.directory(recorded)
-        rebinding = settle_rebind(found, recorded, config.homeserver.server_name, old, new)
-        await decisions.rebind(rebinding.seen, rebinding.forget)
-        return rebinding.message
+        yield Observer(_senses(config, sight, decisions)), decisions

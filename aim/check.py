@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,8 +24,12 @@ from aim.directory.roster import Roster
 from aim.errors import AimError, ConfigError
 from aim.matrix.check import Finding, Verdict
 from aim.matrix.check import check as check_homeserver
+from aim.notify.mailer import check_templates
+from aim.notify.settings import MailSettings
+from aim.notify.smtp import try_server
 from aim.planner import fights
 from aim.store import open_audit, open_mirror, open_reader
+from aim.world.recorded import Recorded
 
 if TYPE_CHECKING:
     from aim.bridges.ldap.describe import Description
@@ -76,10 +80,15 @@ async def check(path: Path, environ: Mapping[str, str]) -> list[Finding]:
         if room.properties.room_version is not None
     ]
     try:
-        findings += await check_homeserver(app.homeserver_of(config), versions)
+        findings += await check_homeserver(
+            app.homeserver_of(config), versions, manages_accounts=config.user_provisioner is not None
+        )
     except AimError as error:
         findings.append(_failed("homeserver", error))
-    findings.append(await _database(config))
+    findings += await _database(config)
+    settings = app.mail_settings(config)
+    if settings is not None:
+        findings += await _mail(settings)
     try:
         findings += [finding async for finding in _stream(config)]
     except AimError as error:
@@ -256,25 +265,48 @@ def _all(spaces: tuple[SpaceConfig, ...]) -> Iterator[SpaceConfig]:
         yield from _all(space.subspaces)
 
 
-async def _database(config: Config) -> Finding:
+async def _database(config: Config) -> list[Finding]:
     url = app.database_url(config)
     kind = "Postgres answers" if url else f"embedded Postgres in {config.data_dir}"
     try:
         async with open_reader(url, config.data_dir) as reader:
             recorded = await reader.load(Roster(), app.now())
     except AimError as error:
-        return _failed("database", error)
+        return [_failed("database", error)]
     if recorded.fresh:
-        return Finding("database", Verdict.OK, f"{kind}, nothing is recorded yet")
+        return [Finding("database", Verdict.OK, f"{kind}, nothing is recorded yet")]
     if recorded.recovery_since is not None:
-        return Finding(
-            "database",
-            Verdict.WARN,
-            f"{kind}, in recovery since {recorded.recovery_since:%Y-%m-%d %H:%M} UTC: nothing is removed",
-            "look at `aim plan`; if its removals are right, approve them with `aim approve DIGEST`",
-        )
+        return [
+            Finding(
+                "database",
+                Verdict.WARN,
+                f"{kind}, in recovery since {recorded.recovery_since:%Y-%m-%d %H:%M} UTC: nothing is removed",
+                "look at `aim plan`; if its removals are right, approve them with `aim approve DIGEST`",
+            )
+        ]
     known = sum(seen.gone_since is None for seen in recorded.seen.values())
-    return Finding("database", Verdict.OK, f"{kind}, {len(recorded.rooms)} rooms and {known} users are known")
+    text = f"{kind}, {len(recorded.rooms)} rooms and {known} users are known"
+    return [Finding("database", Verdict.OK, text), *_held(recorded)]
+
+
+def _held(recorded: Recorded) -> Iterator[Finding]:
+    if recorded.held:
+        kinds = Counter(identity.split(" ", 1)[0] for identity in recorded.held)
+        what = ", ".join(f"{count} × {kind}" for kind, count in sorted(kinds.items()))
+        text = f"a guard held {what} when a cycle last looked"
+        remedy = "look at `aim plan`; if it is right, approve it with `aim approve DIGEST`"
+        yield Finding("guards", Verdict.WARN, text, remedy)
+
+
+async def _mail(settings: MailSettings) -> list[Finding]:
+    where = f"{settings.smtp.host}:{settings.smtp.port}"
+    try:
+        warnings = check_templates(settings)
+        await try_server(settings.smtp)
+    except AimError as error:
+        return [_failed("mail", error)]
+    found = [Finding("mail", Verdict.WARN, warning) for warning in warnings]
+    return [*found, Finding("mail", Verdict.OK, f"{where} answers, and lets us send")]
 
 
 async def _stream(config: Config) -> AsyncIterator[Finding]:

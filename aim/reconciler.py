@@ -8,23 +8,28 @@ bridge, a database or Matrix: they come in through ports.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from aim.config.root import Config
 from aim.desired.adopting import wanted_rooms
 from aim.desired.desire import desire
 from aim.desired.identity import Conflict, conflicts
+from aim.desired.leaving import asked_about
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.errors import PlanError, SourceInvalid
+from aim.herald import Herald
 from aim.ledger import Ledger
+from aim.planner.actions import EraseAccount
 from aim.planner.document import digest, to_document, to_text
-from aim.planner.memory import Memory, remember
+from aim.planner.memory import Memory, applied, remember
 from aim.planner.plan import Plan, make_plan
 from aim.planner.world import Limit, Limits, World
 from aim.ports import (
+    AccountReader,
+    Announcer,
     Executor,
     HomeserverReader,
     Outcome,
@@ -54,6 +59,8 @@ class Senses:
     now: Clock
     roster: Roster = field(default_factory=Roster)
     """Whoever gives sets of people numbers them by this one."""
+    accounts: AccountReader | None = None
+    """None where the configuration asks for nothing of accounts."""
 
 
 class Observer:
@@ -100,6 +107,7 @@ class Observer:
             {key: room.room_id for key, room in recorded.rooms.items()},
             wanted_rooms(self._senses.config, directory),
         )
+        observed = await self._with_accounts(observed, directory, recorded)
         if is_shared:
             # Whatever others did while we looked has to count against the guards.
             recorded = await self.recorded()
@@ -117,6 +125,19 @@ class Observer:
             joins=config.provisioner.membership == "join",
         )
 
+    async def _with_accounts(self, observed: Observed, directory: Directory, recorded: Recorded) -> Observed:
+        """What is known of everybody's account, where that is asked for."""
+        reader = self._senses.accounts
+        if reader is None:
+            return observed
+        wanted = self._people.emails(directory, recorded)
+        known = await reader.observe(wanted)
+        new = observed.accounts - self._roster.people(known.accounts)
+        if new and not known.refused:
+            reader.appeared(self._roster.localparts(new))
+            known = await reader.observe(wanted)
+        return replace(observed, known_accounts=known)
+
     async def plan(self) -> Plan:
         """What a cycle would do now."""
         return make_plan(await self.world())
@@ -131,6 +152,7 @@ class _People:
         self._seen: Mapping[str, Seen] | None = None
         self._localparts: Sequence[str] = ()
         self._conflicts: tuple[Conflict, ...] = ()
+        self._emails: tuple[Directory, Mapping[str, Seen], Mapping[str, Collection[str]]] | None = None
         self.known = False
         """Nothing about anybody was left to be recorded, when that was looked at."""
 
@@ -148,6 +170,14 @@ class _People:
             self._seen, self.known = seen, False
             self._conflicts = conflicts(directory.users, seen)
         return self._conflicts
+
+    def emails(self, directory: Directory, recorded: Recorded) -> Mapping[str, Collection[str]]:
+        """Whose accounts have to be known, with the addresses that the directory gives them."""
+        seen = recorded.seen
+        if self._emails is None or self._emails[0] is not directory or self._emails[1] is not seen:
+            found = asked_about(directory, recorded)
+            self._emails = directory, seen, found
+        return self._emails[2]
 
 
 def _refuse_empty_in_recovery(directory: Directory, recorded: Recorded, observed: Observed) -> None:
@@ -169,6 +199,8 @@ def limits_of(config: Config) -> Mapping[str, Limits]:
         for kind, guard in (
             ("kicks", guards.kicks),
             ("demotions", guards.demotions),
+            ("locks", guards.locks),
+            ("erasures", guards.erasures),
             ("releases", guards.releases),
             ("abandoned_spaces", guards.abandoned_spaces),
         )
@@ -193,6 +225,10 @@ class Cycle:
             for outcome in self.outcomes
             if outcome.status in {OutcomeStatus.FAILED, OutcomeStatus.SKIPPED}
         )
+
+
+async def nobody(_: str) -> None:
+    """Nobody wants to know."""
 
 
 Agreement = Callable[[Plan], Awaitable[bool]]
@@ -220,10 +256,21 @@ NO_HOOKS = Hooks()
 class Reconciler(Observer):
     """Carries cycles out. Exists only where the writer's lock is held."""
 
-    def __init__(self, senses: Senses, recorder: Recorder, executor: Executor) -> None:
+    def __init__(
+        self,
+        senses: Senses,
+        recorder: Recorder,
+        executor: Executor,
+        announcer: Announcer | None = None,
+        forgotten: Callable[[str], Awaitable[None]] = nobody,
+    ) -> None:
+        """`announcer` tells people of what concerns them; None: nobody is told. `forgotten` is called with
+        the localpart of whoever was erased, before the recorder forgets them."""
         super().__init__(senses)
         self._recorder = recorder
         self._executor = executor
+        self._herald = Herald(announcer, senses.accounts)
+        self._forgotten = forgotten
         self._deciding = asyncio.Lock()
         """Cycles decide one after the other, and act side by side."""
 
@@ -250,9 +297,15 @@ class Reconciler(Observer):
                 await self._recorder.record_recovery(world.now)
             cycle = await self._begin(plan, memory)
             await self._record(memory, world)
+        await self._herald.tell(whole, memory, world)
         if cycle is None:
             return Cycle(plan, ())
-        return Cycle(plan, await self._act(cycle, plan, world, stopping, hooks.progress))
+        outcomes = await self._act(cycle, plan, world, stopping, hooks.progress)
+        done = [outcome.action for outcome in outcomes if outcome.status is OutcomeStatus.DONE]
+        for room in applied(world, whole, memory, done):
+            # What later changes of the configuration, or of people, are compared with.
+            await self._recorder.record_room(room, self._senses.now())
+        return Cycle(plan, outcomes)
 
     async def _act(
         self,
@@ -264,6 +317,7 @@ class Reconciler(Observer):
     ) -> tuple[Outcome, ...]:
         """Carries the plan out, and records what became of it. Raises StoreError."""
         ledger = Ledger(self._recorder, cycle, plan, self._senses.now, progress)
+        known = world.observed.known_accounts
         async with ledger.kept():
             outcomes = await self._executor.execute(
                 plan,
@@ -271,8 +325,15 @@ class Reconciler(Observer):
                 {key: room.room_id for key, room in world.observed.rooms.items()},
                 stopping,
                 ledger.note,
+                known.accounts if known else None,
             )
         await self._recorder.end_cycle(cycle, outcomes, self._senses.now())
+        # Only now: the cycle's own record names them.
+        for outcome in outcomes:
+            if isinstance(outcome.action, EraseAccount) and outcome.status is OutcomeStatus.DONE:
+                person = outcome.action.person
+                await self._forgotten(person[1:].removesuffix(f":{world.observed.server_name}"))
+                await self._recorder.forget_person(outcome.action.user_id, person)
         return tuple(outcomes)
 
     async def _still_true(self, world: World, plan: Plan) -> None:
@@ -286,6 +347,11 @@ class Reconciler(Observer):
     async def decisions(self) -> int:
         """Grows with whatever a person decides beside us. Raises StoreError."""
         return await self._recorder.decisions()
+
+    async def fell_due(self, since: datetime) -> bool:
+        """Whether somebody's time on the deprovisioning queue ended since then. Raises StoreError."""
+        queue, now = (await self.recorded()).queue, self._senses.now()
+        return any(since < queued.due_at <= now for queued in queue.values())
 
     async def settle(self, busy: frozenset[str] = frozenset()) -> None:
         """Waits for rooms that were being made when somebody was killed; `busy` ones are being made just now.
@@ -311,15 +377,30 @@ class Reconciler(Observer):
         recorder, now = self._recorder, self._senses.now()
         for room in memory.rooms:
             await recorder.record_room(room, now)
+        await self._record_people(memory, world.desired.directory.source, now)
+        await self._record_queue(memory)
+        if memory.held is not None:
+            await recorder.record_held(memory.held)
+        if world.recovering and memory.recovery_since is None:
+            await recorder.record_recovery(None)
+
+    async def _record_people(self, memory: Memory, source: str, now: datetime) -> None:
+        recorder = self._recorder
         if memory.seen:
-            await recorder.record_seen(memory.seen, (), world.desired.directory.source)
+            await recorder.record_seen(memory.seen, (), source)
         if memory.entitled:
             await recorder.record_entitled(memory.entitled, now)
         if memory.lapsed or memory.regained:
             await recorder.record_lapsed(memory.lapsed, memory.regained, now)
         if memory.returned:
             await recorder.forget_caused(memory.returned)
-        if memory.held is not None:
-            await recorder.record_held(memory.held)
-        if world.recovering and memory.recovery_since is None:
-            await recorder.record_recovery(None)
+
+    async def _record_queue(self, memory: Memory) -> None:
+        recorder = self._recorder
+        # In this order: an entry may go over to another id.
+        if memory.enqueue:
+            await recorder.enqueue(memory.enqueue)
+        if memory.dequeue:
+            await recorder.dequeue(memory.dequeue)
+        if memory.clock is not None:
+            await recorder.record_clock(memory.clock)

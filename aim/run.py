@@ -7,21 +7,24 @@ found again, and nothing that the homeserver sends meanwhile is acknowledged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
-from aim.app import now, source_of, unprotected, writing
+from aim.app import Workshop, mail_settings, now, source_of, unprotected, writing
 from aim.config import sources
 from aim.config.root import Config
 from aim.daemon import FULL_CYCLE, Daemon, Pace
+from aim.daemon.mirrored import LiveMirror
 from aim.directory.roster import Roster
 from aim.errors import HomeserverRefused, StoreError
+from aim.matrix.book import Book
 from aim.matrix.mirror import Hooks, Mirror
 from aim.ops import logs
 from aim.ops.metrics import Metrics
 from aim.ops.watched import WatchedSource
-from aim.ports import HomeserverReader, Source
-from aim.reconciler import Reconciler, Senses
+from aim.ports import HomeserverReader, Recorder, Source
+from aim.reconciler import Reconciler, Senses, nobody
 from aim.store.remembered import RememberingRecorder
 
 _AGAIN = 5.0
@@ -55,29 +58,91 @@ async def _daemon(
     config: Config, source: Source, metrics: Metrics, stopping: asyncio.Event
 ) -> AsyncIterator[Daemon]:
     """A daemon over everything it needs. Raises AimError."""
+    is_live = "listen" in config.model_fields_set
     async with AsyncExitStack() as stack:
-        store, homeserver, provisioner = await stack.enter_async_context(
-            writing(config, "aim run", notice=logs.notice)
+        shop = await stack.enter_async_context(
+            writing(config, "aim run", notice=logs.notice, lists_anew=not is_live)
         )
-        recorder, roster, changed = RememberingRecorder(store), Roster(), _Relay()
-        reader: HomeserverReader = homeserver.reader
-        live = None
-        if "listen" in config.model_fields_set:
+        recorder, roster, changed = RememberingRecorder(shop.store), Roster(), _Relay()
+        renamed = _Relay()
+        reader: HomeserverReader = shop.homeserver.reader
+        live: LiveMirror | None = None
+        forgotten: Callable[[str], Awaitable[None]] = nobody
+        if is_live:
             hooks = Hooks(
                 progress=_progress(),
                 on_change=changed,
+                on_names=_names(config, shop.book, renamed),
+                on_old_database=partial(_postpone_queue, config, recorder),
                 on_difference=lambda _, keys: metrics.differences(keys),
             )
-            mirror = reader = homeserver.mirror(roster, store.mirror, now, hooks)
+            mirror = reader = shop.homeserver.mirror(roster, shop.store.mirror, now, hooks)
             await mirror.load()
+            forgotten = mirror.forget_account
             await stack.enter_async_context(_listening(config, metrics, mirror))
-            live = _Live(mirror, config.appservice.id, homeserver.writer.ensure_bot)
+            live = _Live(mirror, config.appservice.id, shop.homeserver.writer.ensure_bot)
             metrics.watch_mirror(lambda: mirror.current)
-        senses = Senses(config, source, reader, recorder, now, roster)
-        reconciler = Reconciler(senses, recorder, provisioner(recorder))
+        await stack.enter_async_context(_mailing(config, shop))
+        senses = Senses(config, source, reader, recorder, now, roster, shop.book)
+        reconciler = Reconciler(senses, recorder, shop.provisioner(recorder), shop.announcer, forgotten)
         daemon = Daemon(source, reconciler, _pace(config), now, metrics, live, stopping)
         changed.to = daemon.changed
+        renamed.to = daemon.accounts_changed
         yield daemon
+
+
+def _names(
+    config: Config, book: Book | None, renamed: Callable[[Collection[str]], None]
+) -> Callable[[Mapping[str, str | None]], None]:
+    """What to do when members of our rooms show other names than we know."""
+    if book is None:
+        return lambda _: None
+
+    def look(names: Mapping[str, str | None]) -> None:
+        changed = [localpart for localpart, name in names.items() if not book.agrees(localpart, name)]
+        for localpart in changed:
+            book.suspect(localpart)
+        if changed:
+            renamed([f"@{localpart}:{config.homeserver.server_name}" for localpart in changed])
+
+    return look
+
+
+async def _postpone_queue(config: Config, recorder: Recorder) -> None:
+    """The database is an older one: who was back since then, and left again, has a full period ahead."""
+    logs.warning("the database is older than the homeserver; whoever waits for their erasure waits anew")
+    await recorder.postpone_queue(now() + config.soft_delete_period)
+
+
+@asynccontextmanager
+async def _mailing(config: Config, shop: Workshop) -> AsyncIterator[None]:
+    """Sends what is queued, as long as the daemon runs."""
+    settings = mail_settings(config)
+    if settings is None:
+        yield
+        return
+    from aim.notify.mailer import check_templates
+    from aim.notify.postman import Postman
+
+    for warning in check_templates(settings):
+        logs.warning(warning)
+    stopping = asyncio.Event()
+    postman = Postman(settings, shop.store.letters, now)
+    sending = asyncio.create_task(postman.run(stopping))
+    waking = asyncio.create_task(_wake(postman.wake, shop.posted))
+    try:
+        yield
+    finally:
+        stopping.set()
+        waking.cancel()
+        await asyncio.gather(sending, waking, return_exceptions=True)
+
+
+async def _wake(wake: Callable[[], None], posted: asyncio.Event) -> None:
+    while True:
+        await posted.wait()
+        posted.clear()
+        wake()
 
 
 def _pace(config: Config) -> Pace:

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aim import app
+from aim import app, errands
 from aim.cli import show
 from aim.config.load import load_config
 from aim.config.root import Config
@@ -198,12 +198,12 @@ def directory(path: Path, *, json: bool, ldif: Path | None, redact: bool) -> int
     from aim.directory.describe import to_json
 
     if ldif is not None:
-        count = _run(app.write_ldif(_load_to_read(path), ldif, redact=redact))
+        count = _run(errands.write_ldif(_load_to_read(path), ldif, redact=redact))
         show.say(f"wrote {count} entries to {ldif}")
         return DONE
     if redact:
         raise AimError("--redact goes with --ldif", "add --ldif FILE")
-    found = _run(app.read_directory(_load_to_read(path)))
+    found = _run(errands.read_directory(_load_to_read(path)))
     if json:
         sys.stdout.write(json_.dumps(to_json(found), indent=1, ensure_ascii=False) + "\n")
     else:
@@ -234,13 +234,13 @@ def explain(path: Path, about: Sequence[str], *, user: str | None, everybody: bo
 
 async def _explain(config: Config, question: Question) -> Explanation:
     with show.Bar("reading rooms") as bar:
-        return await app.explain(config, question, bar.step)
+        return await errands.explain(config, question, bar.step)
 
 
 def approve(path: Path, wanted: str, *, plan: Path | None, by: str | None) -> int:
     config = _load_to_read(path)
     text = _read(plan) if plan else None
-    approved = _run(app.approve(config, wanted, text, by or whoami()))
+    approved = _run(errands.approve(config, wanted, text, by or whoami()))
     for approval in approved:
         show.say(f"approved until {approval.until:%Y-%m-%d %H:%M} UTC: {approval.identity}")
     return DONE
@@ -257,7 +257,7 @@ def rebind(path: Path, old: str | None, new: str | None) -> int:
             "two names are wanted: the one known before, and the one in the directory now",
             "write `aim rebind OLD NEW`; after a switch of source `aim rebind --by-localpart`",
         )
-    show.lines([_run(app.rebind(_load_to_read(path), old, new))])
+    show.lines([_run(errands.rebind(_load_to_read(path), old, new))])
     return DONE
 
 
@@ -269,7 +269,7 @@ def rebind_all(path: Path, names: Sequence[str | None], *, yes: bool, even_missi
 
 async def _rebind_all(config: Config, *, yes: bool, even_missing: bool) -> int:
     async with app.deciding(config) as (observer, decisions):
-        found, source = await app.find_rebinding(config, observer)
+        found, source = await errands.find_rebinding(config, observer)
         show.lines([found.message])
         if found.exceeds_guard and not even_missing:
             show.refused(

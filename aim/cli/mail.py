@@ -84,9 +84,9 @@ def _event(name: str) -> MailEvent:
 
 
 async def _user(config: Config, mxid: str) -> User:
-    from aim import app
+    from aim import errands
 
-    return find(await app.read_directory(config), config.homeserver.server_name, mxid)
+    return find(await errands.read_directory(config), config.homeserver.server_name, mxid)
 
 
 def find(directory: Directory, server_name: str, mxid: str) -> User:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from aim import app
+from aim import errands
 from aim.cli import show as terminal
 from aim.cli.commands import DONE, load, whoami
 from aim.config.fields import Duration
@@ -27,7 +27,7 @@ _CARRIED_OUT = "The daemon does it in its next cycle, which begins at once; with
 
 def show(path: Path, *, within: str | None, json: bool) -> int:
     ahead = None if within is None else _duration(within)
-    found = asyncio.run(app.read_queue(load(path), ahead))
+    found = asyncio.run(errands.read_queue(load(path), ahead))
     if json:
         sys.stdout.write(json_.dumps(to_json(found), indent=1, ensure_ascii=False) + "\n")
     else:
@@ -77,10 +77,10 @@ def reschedule(path: Path, name: str | None, *, everybody: bool) -> int:
     return _change(config, decide, has_to_act=False)
 
 
-def _change(config: Config, decide: app.Decide, *, has_to_act: bool = True) -> int:
-    change = asyncio.run(app.change_queue(config, decide, whoami()))
+def _change(config: Config, decide: errands.Decide, *, has_to_act: bool = True) -> int:
+    change = asyncio.run(errands.change_queue(config, decide, whoami()))
     terminal.lines(change.messages or ["nobody waits"])
-    if not app.erases(config):
+    if not errands.erases(config):
         terminal.warn([NOT_CARRIED_OUT])
     elif has_to_act:
         terminal.lines([_CARRIED_OUT])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,7 +20,7 @@ from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
 from aim.directory.model import Directory
 from aim.errors import AimError
-from aim.planner.actions import AnyAction, Invite, TakeControl
+from aim.planner.actions import AccountAction, AnyAction, Invite, TakeControl
 from aim.planner.fights import postponed, remembered
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
@@ -43,6 +43,8 @@ class _Work:
     taken: set[str] = field(default_factory=set)
     """Rooms that were taken over: nobody told us what happened there until the bot was in."""
     decided: asyncio.Event = field(default_factory=asyncio.Event)
+    accounts: set[str] = field(default_factory=set)
+    """Those of the keys that are accounts: what was done to them comes back through no room."""
     finished: list[str] = field(default_factory=list)
     """Rooms that wait to be given free."""
     releasing: asyncio.Task[None] | None = None
@@ -116,8 +118,13 @@ class Cycles:
         whole: bool,
     ) -> Cycle:
         def claim(plan: Plan) -> Plan:
-            due = self._at_this_pace(plan)
+            waiting = self._postponed(plan)
+            due = [action for action in plan.due if action.identity not in waiting]
             rooms = mine(frozenset(action.room for action in due))
+            # Afterwards: who takes a room takes it out of the queue.
+            for action in plan.due:
+                if action.identity in waiting:
+                    self._queue.add([action.room], waiting[action.identity])
             work.left = Counter(action.room for action in due if action.room in rooms)
             work.decided.set()
             chosen = {action.identity for action in due if action.room in rooms}
@@ -142,21 +149,21 @@ class Cycles:
         self._history = remembered(self._history, done, self._now())
         return cycle
 
-    def _at_this_pace(self, plan: Plan) -> list[AnyAction]:
-        """What is due and does not have to wait because it was done too often."""
+    def _postponed(self, plan: Plan) -> Mapping[str, datetime]:
+        """What of it has to wait because it was done too often → until when."""
         now = self._now()
         waiting = postponed(plan.due, self._history, now)
         for action in plan.due:
-            until = waiting.get(action.identity)
-            if until is not None:
-                self._teller.fight(action, until, now)
-                self._queue.add([action.room], until)
-        return [action for action in plan.due if action.identity not in waiting]
+            if action.identity in waiting:
+                self._teller.fight(action, waiting[action.identity], now)
+        return waiting
 
     def _count(self, work: _Work, outcome: Outcome) -> None:
         room = outcome.action.room
         if room not in work.left:
             return
+        if isinstance(outcome.action, AccountAction):
+            work.accounts.add(room)
         if outcome.status is not OutcomeStatus.DONE:
             work.failed.add(room)
             room_id = outcome.action.room_id if outcome.status is OutcomeStatus.FAILED else None
@@ -189,7 +196,8 @@ class Cycles:
         with suppress(TimeoutError):
             await asyncio.wait_for(work.over.wait(), GATHER)
         rooms, work.finished, work.releasing = work.finished, [], None
-        await self._catch_up()
+        if not work.accounts.issuperset(rooms):
+            await self._catch_up()
         for room in rooms:
             self._give_free(room, failed=room in work.failed, again=room in work.taken)
         self.freed.set()

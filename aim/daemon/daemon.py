@@ -28,6 +28,7 @@ from aim.daemon.telling import Teller
 from aim.directory.model import Directory
 from aim.errors import AimError, SourceError, StoreError
 from aim.ops.metrics import Metrics
+from aim.planner.actions import account_key
 from aim.ports import Source
 from aim.reconciler import Clock, Cycle, Reconciler
 
@@ -158,6 +159,11 @@ class Daemon:
         self._queue.add(keys, self._now())
         self._woken.set()
 
+    def accounts_changed(self, mxids: Collection[str]) -> None:
+        """Something of these people's accounts is not as we believed."""
+        self._queue.add(map(account_key, mxids), self._now())
+        self._woken.set()
+
     def _hears_again(self) -> None:
         """Events arrive: what happened while they did not is looked at as a whole."""
         self._whole_wanted = True
@@ -179,7 +185,9 @@ class Daemon:
             looks_like = (await self._source.fingerprint(), await self._reconciler.decisions())
             if self._stopping.is_set():
                 return
-            if not (await self._has_new_accounts() or self._is_due(looks_like)):
+            if not (
+                await self._has_new_accounts() or self._is_due(looks_like) or await self._somebody_is_due()
+            ):
                 _log.debug("unchanged", source=self._source.type)
                 return
             if self._must_read(looks_like):
@@ -201,6 +209,9 @@ class Daemon:
         if self._mirror is None or self._directory is None or not self._mirror.current:
             return False
         return await self._mirror.poll_accounts(self._reconciler.localparts(self._directory))
+
+    async def _somebody_is_due(self) -> bool:
+        return self._last_whole is not None and await self._reconciler.fell_due(self._last_whole)
 
     def _is_due(self, looks_like: tuple[str, int]) -> bool:
         return (

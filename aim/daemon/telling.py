@@ -11,7 +11,7 @@ import structlog
 from aim.directory.model import Problem, Severity
 from aim.errors import AimError, SourceError
 from aim.ops.metrics import Metrics
-from aim.planner.actions import AnyAction, PersonAction
+from aim.planner.actions import AccountAction, AnyAction, PersonAction
 from aim.planner.document import digest
 from aim.planner.fights import MOST, WINDOW, correction
 from aim.planner.guards import Trip, kind_of
@@ -69,7 +69,8 @@ class Teller:
         """Counts and logs one outcome."""
         self._metrics.outcome(outcome)
         action = outcome.action
-        facts = {"room": action.room, "target": action.target, "reason": action.reason}
+        where = {} if isinstance(action, AccountAction) else {"room": action.room}
+        facts = {**where, "target": action.target, "reason": action.reason}
         if outcome.status is OutcomeStatus.DONE:
             _log.info(str(action.type), **facts)
         else:
@@ -125,6 +126,10 @@ class Teller:
         self._metrics.fights(len(self._fights))
 
 
+def _spaces_of(action: PersonAction) -> tuple[str, ...]:
+    return action.in_spaces if isinstance(action, AccountAction) else (action.space,)
+
+
 def _people_of(plan: Plan, trip: Trip) -> str:
     """The first of those whom a trip holds something about, and how many more there are."""
     spaces = {trip.scope} & plan.parents.keys()
@@ -134,7 +139,7 @@ def _people_of(plan: Plan, trip: Trip) -> str:
             for action in plan.held
             if isinstance(action, PersonAction)
             and kind_of(action) == trip.kind
-            and (not spaces or action.space in spaces)
+            and (not spaces or not spaces.isdisjoint(_spaces_of(action)))
         }
     )
     more = f" and {len(people) - _NAMED} more" if len(people) > _NAMED else ""

@@ -7,7 +7,7 @@ from typing import assert_never
 from aim.planner.actions import (
     AbandonSpace,
     AddChild,
-    AnyAction,
+    AnyRoomAction,
     CreateRoom,
     Invite,
     Join,
@@ -21,14 +21,9 @@ from aim.planner.actions import (
 from aim.planner.guards import counted_as
 from aim.provisioner.state import child_content, marker_content, parent_content, with_room_ids
 from aim.provisioner.tools import Job
+from aim.provisioner.work import SkippedError
 from aim.world.recorded import RecordedRoom
 from aim.world.rooms import MARKER_TYPE
-
-AnyRoomAction = CreateRoom | TakeControl | SetRoomState | AddChild | RemoveChild | ReleaseRoom | AbandonSpace
-
-
-class SkippedError(Exception):
-    """An action turned out to depend on something that failed."""
 
 
 class Calls:
@@ -40,7 +35,7 @@ class Calls:
         self._invited = invited
         self._job = job
 
-    async def do(self, action: AnyAction) -> None:
+    async def do(self, action: AnyRoomAction) -> None:
         """Raises SkippedError if it depends on something that is not there."""
         if isinstance(action, Invite | Join | Kick | SetPowerLevel):
             await self._on_person(action)
@@ -111,18 +106,25 @@ class Calls:
         await tools.recorder.record_room(RecordedRoom(action.room, self._room_id, None), tools.now())
 
     async def _release(self, action: ReleaseRoom) -> None:
-        """Each step can be done again, and leaving, after which none can, comes last."""
+        """Each step can be done again, and leaving, after which nothing can be done there, comes last."""
         tools = self._job.tools
         lowered = action.tombstone_level
         if action.restore or lowered is not None:
             base = None if lowered is None else {"events": {"m.room.tombstone": lowered}}
             await tools.writer.change_power_levels(self._room_id, base, action.restore)
         await tools.writer.put_state(self._room_id, MARKER_TYPE, tools.bot, {})
-        if action.leaves:
-            if action.space not in self._job.desired.rooms:
-                # Its space is given up, too: a new one of that id gets a room of its own.
-                await tools.recorder.forget_room(action.room)
+        if action.leaves and action.room == self._room_id:
+            # People made it, and its marker is gone: while the bot is in it, the record alone tells of it.
             await tools.writer.leave(self._room_id)
+            await self._forget(action)
+        elif action.leaves:
+            await self._forget(action)
+            await tools.writer.leave(self._room_id)
+
+    async def _forget(self, action: ReleaseRoom) -> None:
+        """If its space is given up, too: a new one of that id gets a room of its own."""
+        if action.space not in self._job.desired.rooms:
+            await self._job.tools.recorder.forget_room(action.room)
 
     async def _put_state(self, action: SetRoomState) -> None:
         content = await with_room_ids(action.content, self._job.rooms)

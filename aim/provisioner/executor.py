@@ -14,16 +14,16 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from aim.desired.rooms import Desired
-from aim.planner.actions import AddChild, AnyAction, CreateRoom, SetRoomState
-from aim.planner.memory import properties_of
+from aim.planner.actions import AccountAction, AnyAction, CreateRoom
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
+from aim.provisioner.account import AccountWork
 from aim.provisioner.creation import look_for
 from aim.provisioner.room import RoomWork
 from aim.provisioner.rooms import Rooms
 from aim.provisioner.settled import Settled
 from aim.provisioner.tools import Job, Tools
-from aim.world.recorded import RecordedRoom
+from aim.world.accounts import Account
 
 
 class Provisioner:
@@ -52,6 +52,7 @@ class Provisioner:
         room_ids: Mapping[str, str],
         stopping: asyncio.Event,
         progress: Callable[[Outcome], None],
+        accounts: Mapping[str, Account] | None = None,
     ) -> list[Outcome]:
         """Does what is due and says what became of every action of the plan, in plan order.
 
@@ -68,12 +69,13 @@ class Provisioner:
             rooms=Rooms({**named, **room_ids}, created),
             settled=Settled(plan.due, plan.held),
             desired=desired,
+            accounts=accounts or {},
             tools=self._tools,
             gate=asyncio.Semaphore(self._tools.parallelism),
             stopping=stopping,
             progress=progress,
         )
-        works = [RoomWork(key, actions, job) for key, actions in _by_room(plan.due).items()]
+        works = [_work(key, actions, job) for key, actions in _by_room(plan.due).items()]
         try:
             async with asyncio.TaskGroup() as group:
                 for work in works:
@@ -81,28 +83,18 @@ class Provisioner:
         except BaseExceptionGroup as failures:
             # Only what no action can carry gets here (the database, a defect): the first one tells the cause.
             raise failures.exceptions[0] from failures
-        await _remember_properties(plan, [outcome for work in works for outcome in work.outcomes], job)
         outcomes = {outcome.action.identity: outcome for work in works for outcome in work.outcomes}
         for action in plan.held:
             outcomes[action.identity] = Outcome(action, OutcomeStatus.HELD, "held by a guard")
         return [outcomes[action.identity] for action in plan.actions]
 
 
-async def _remember_properties(plan: Plan, outcomes: Sequence[Outcome], job: Job) -> None:
-    """Where every configured property was applied, that is what later changes are compared with."""
-    created = {action.room for action in plan.actions if isinstance(action, CreateRoom)}
-    complete: dict[str, bool] = {}
-    for outcome in outcomes:
-        match outcome.action:
-            case SetRoomState(room=key, acting_as=None) | AddChild(child=key):
-                complete[key] = complete.get(key, True) and outcome.status is OutcomeStatus.DONE
-            case _:
-                pass
-    for key, is_complete in complete.items():
-        room_id = await job.rooms.id_of(key)
-        if is_complete and room_id is not None and key not in created:
-            properties = properties_of(job.desired.rooms[key])
-            await job.tools.recorder.record_room(RecordedRoom(key, room_id, properties), job.tools.now())
+def _work(key: str, actions: Sequence[AnyAction], job: Job) -> RoomWork | AccountWork:
+    """An account's key is nobody else's: either all are of a room, or all of an account."""
+    of_account = [action for action in actions if isinstance(action, AccountAction)]
+    if of_account:
+        return AccountWork(of_account, job)
+    return RoomWork(key, [action for action in actions if not isinstance(action, AccountAction)], job)
 
 
 def _by_room(actions: Sequence[AnyAction]) -> Mapping[str, list[AnyAction]]:

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from aim.desired.rooms import DesiredRoom
-from aim.errors import HomeserverError
 from aim.planner.actions import (
     AddChild,
-    AnyAction,
+    AnyRoomAction,
     CreateRoom,
     Invite,
     Join,
@@ -18,29 +17,28 @@ from aim.planner.actions import (
     TakeControl,
 )
 from aim.planner.diff import POWER_LEVELS
-from aim.planner.guards import counted_as, is_counted, kind_of
 from aim.planner.memory import properties_of
-from aim.ports import Outcome, OutcomeStatus
-from aim.provisioner.calls import Calls, SkippedError
+from aim.ports import OutcomeStatus
+from aim.provisioner.calls import Calls
 from aim.provisioner.creation import complete, create
 from aim.provisioner.tools import Job
-from aim.world.recorded import Done, RecordedRoom
+from aim.provisioner.work import Work
+from aim.world.recorded import RecordedRoom
 
 FIRST_INVITES = 50
 """So many invites go with a createRoom: it does them one after the other before it answers."""
 
 
-class RoomWork:
+class RoomWork(Work):
     """Carries out the due actions of one room, one request at a time."""
 
-    def __init__(self, key: str, actions: Sequence[AnyAction], job: Job) -> None:
+    def __init__(self, key: str, actions: Sequence[AnyRoomAction], job: Job) -> None:
+        super().__init__(job)
         self._key = key
         self._actions = list(actions)
-        self._job = job
         self._room_id = ""
         self._invited: frozenset[str] = frozenset()
         """Whose invites went along with the creation."""
-        self.outcomes: list[Outcome] = []
 
     async def run(self) -> None:
         """All of it. Raises only what no outcome can carry (StoreError)."""
@@ -62,7 +60,7 @@ class RoomWork:
             if not _is_in_merged_write(action):
                 await self._one(action)
 
-    async def _one(self, action: AnyAction) -> None:
+    async def _one(self, action: AnyRoomAction) -> None:
         # Nobody waits with a place at the gate: what is waited for needs one too.
         if isinstance(action, AddChild):
             await self._job.rooms.id_of(action.child)
@@ -71,53 +69,12 @@ class RoomWork:
         else:
             await self._attempt([action], self._call(action))
 
-    # -- one step ----------------------------------------------------------------------------------------
-
-    async def _attempt(self, actions: Sequence[AnyAction], call: Callable[[], Awaitable[None]]) -> bool:
-        """Makes one call for these actions; true if it was done."""
-        if self._job.stopping.is_set():
-            self._skip(actions, "asked to stop")
-            return False
-        await self._count(actions)
-        try:
-            async with self._job.gate:
-                await call()
-        except SkippedError as skipped:
-            self._skip(actions, str(skipped))
-            return False
-        except HomeserverError as error:
-            self._settle(actions, OutcomeStatus.FAILED, error.message)
-            return False
-        self._settle(actions, OutcomeStatus.DONE)
-        return True
-
-    async def _count(self, actions: Sequence[AnyAction]) -> None:
-        """Records what counts against a guard before it is tried, so that being killed can't hide it."""
-        for action in actions:
-            kind = kind_of(action)
-            if kind is not None and is_counted(action):
-                counted = counted_as(action, self._job.tools.server_name)
-                now = self._job.tools.now()
-                await self._job.tools.recorder.record_done(
-                    Done(action.identity, kind, action.space, counted, now)
-                )
-
-    def _settle(self, actions: Sequence[AnyAction], status: OutcomeStatus, message: str = "") -> None:
-        for action in actions:
-            outcome = Outcome(action, status, message)
-            self.outcomes.append(outcome)
-            self._job.settled.settle(action, status)
-            self._job.progress(outcome)
-
-    def _skip(self, actions: Sequence[AnyAction], message: str) -> None:
-        self._settle(actions, OutcomeStatus.SKIPPED, message)
-
-    def _call(self, action: AnyAction) -> Callable[[], Awaitable[None]]:
+    def _call(self, action: AnyRoomAction) -> Callable[[], Awaitable[None]]:
         return partial(Calls(self._room_id, self._invited, self._job).do, action)
 
     # -- power levels ----------------------------------------------------------------------------------------
 
-    async def _set_levels(self, wanted: Sequence[AnyAction]) -> None:
+    async def _set_levels(self, wanted: Sequence[AnyRoomAction]) -> None:
         """One write for all of them."""
         actions = []
         for action in wanted:
@@ -159,7 +116,7 @@ class RoomWork:
         action: CreateRoom,
         parent_id: str | None,
         levels: Sequence[SetPowerLevel],
-        invited: Sequence[AnyAction],
+        invited: Sequence[AnyRoomAction],
     ) -> None:
         people = [action.target for action in invited if action.target is not None]
         room_id, certain = await create(action, parent_id, _levels(levels), people, self._job)
@@ -176,16 +133,16 @@ class RoomWork:
         return self._job.desired.rooms[self._key]
 
 
-def _is_in_merged_write(action: AnyAction) -> bool:
+def _is_in_merged_write(action: AnyRoomAction) -> bool:
     """Whether it is part of the one write of power levels: not so what people do to their own level."""
     if isinstance(action, SetPowerLevel):
         return not action.as_themselves
     return isinstance(action, SetRoomState) and action.event_type == POWER_LEVELS
 
 
-def _is_invited(action: AnyAction) -> bool:
+def _is_invited(action: AnyRoomAction) -> bool:
     return isinstance(action, Invite) or (isinstance(action, Join) and action.needs_invite)
 
 
-def _levels(actions: Sequence[AnyAction]) -> Mapping[str, int]:
+def _levels(actions: Sequence[AnyRoomAction]) -> Mapping[str, int]:
     return {action.person: action.level for action in actions if isinstance(action, SetPowerLevel)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from aim.desired.rooms import Desired
-from aim.ports import HomeserverWriter, Outcome, Recorder
+from aim.ports import AccountReader, AccountWriter, Announcer, HomeserverWriter, Outcome, Recorder
 from aim.provisioner.rooms import Rooms
 from aim.provisioner.settled import Settled
+from aim.world.accounts import Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Tools:
     parallelism: int = 16
     settle: float = 60.0
     """Seconds after which a `createRoom` whose answer was lost can't be under way any more."""
+    accounts: AccountWriter | None = None
+    """None where the configuration asks for nothing of accounts."""
+    known_accounts: AccountReader | None = None
+    announcer: Announcer | None = None
+    """None: nobody is told anything by mail."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     notice: Callable[[str], None] = lambda _: None
     """Told in words when something takes long without anything to show for it."""
@@ -41,6 +47,8 @@ class Job:
     rooms: Rooms
     settled: Settled
     desired: Desired
+    accounts: Mapping[str, Account]
+    """By localpart, as they were when it was planned."""
     tools: Tools
     gate: asyncio.Semaphore
     """So many requests at once."""

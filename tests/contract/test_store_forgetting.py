@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from aim.app import held_of_recorded
 from aim.directory.roster import Roster
+from aim.errands import held_of_recorded
 from aim.planner.actions import EraseAccount, Kick, identity_of
 from aim.planner.document import to_text
 from aim.ports import (

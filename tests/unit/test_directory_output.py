@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from aim import app
+from aim import app, errands
 from aim.check import directory_findings
 from aim.cli import show
 from aim.config.root import Config
@@ -128,7 +128,7 @@ async def test_what_is_written_is_for_its_owner_only(
     # Whatever the umask lets through.
     umask = os.umask(0)
     try:
-        assert await app.write_ldif(config, path, redact=False) == 1
+        assert await errands.write_ldif(config, path, redact=False) == 1
     finally:
         os.umask(umask)
     assert path.stat().st_mode & 0o7777 == after
@@ -140,13 +140,13 @@ async def test_what_is_written_is_for_its_owner_only(
 
 async def test_what_is_no_file_of_ours_is_written_to_as_it_is(config: Config) -> None:
     mode = Path(os.devnull).stat().st_mode
-    assert await app.write_ldif(config, Path(os.devnull), redact=False) == 1
+    assert await errands.write_ldif(config, Path(os.devnull), redact=False) == 1
     assert Path(os.devnull).stat().st_mode == mode
 
 
 async def test_what_can_not_be_written_is_said(config: Config, tmp_path: Path) -> None:
     with pytest.raises(AimError, match="can't be written: Is a directory"):
-        await app.write_ldif(config, tmp_path, redact=False)
+        await errands.write_ldif(config, tmp_path, redact=False)
 
 
 # -- a password that everybody can read ------------------------------------------------------------------

@@ -7,7 +7,7 @@ few megabytes, and no event of a member is kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pyroaring import BitMap
@@ -56,6 +56,25 @@ class Members:
             self.sets[membership].add(number)
         elif membership == "leave" and sent is not None:
             self.left[number] = sent
+
+    def forget(self, localpart: str) -> bool:
+        """True if there was anything to forget."""
+        number = self._roster.find(localpart)
+        known = number is not None and (
+            number in self.left or any(number in people for people in self.sets.values())
+        )
+        if number is not None and known:
+            self._put_local(number, "", None)
+        return known
+
+    def is_same(self, other: Members) -> bool:
+        """True if both tell the same of everybody."""
+        return (self.bot, self.sets, self.left, self.foreign) == (
+            other.bot,
+            other.sets,
+            other.left,
+            other.foreign,
+        )
 
     def put_all(self, group: StoredMembers) -> None:
         """Many at once, of whom nothing was known before."""
@@ -152,6 +171,16 @@ class RoomCopy:
         self._room = None
         self.members.put_all(group)
 
+    def correct(self, rows: Iterable[StoredMember]) -> bool:
+        """These are all members that there are. True if others were held."""
+        members = Members(self._home, self._roster)
+        for row in rows:
+            members.put(row.key.state_key, row.membership, own=row.own, sent=row.stamp.sent)
+        if members.is_same(self.members):
+            return False
+        self.members, self._room = members, None
+        return True
+
     def remove(self, key: StateKey) -> None:
         """Nothing stands under this key any more."""
         self._room = None
@@ -159,6 +188,11 @@ class RoomCopy:
             self.members.put(key.state_key, "", own=False, sent=0)
         elif self._state.pop(key, None) is not None:
             self._described = None
+
+    def forget(self, localpart: str) -> None:
+        """Nothing is known of their membership any more."""
+        if self.members.forget(localpart):
+            self._room = None
 
     def room(self) -> Room | None:
         """As it is now; None while its create event is missing."""

@@ -13,6 +13,7 @@ from itertools import chain
 from pyroaring import BitMap
 
 from aim.directory.roster import NOBODY, People, Roster
+from aim.matrix import mxid
 from aim.matrix.mirror.apply import RoomCopy
 from aim.matrix.parse import Home
 from aim.ports import (
@@ -39,6 +40,8 @@ class Memory:
         """Key → a number that changes whenever it is doubted anew."""
         self.due: set[str] = set()
         """Rooms to be read again although they are believed, and their events with them."""
+        self.erased: set[str] = set()
+        """Localparts of accounts that were erased since we began."""
         self._accounts = BitMap()
         self._doubted = 0
 
@@ -104,9 +107,11 @@ class Memory:
         return self.due | {room_id for room_id, copy in self.copies.items() if copy.condition.stale}
 
     def question_everything(self) -> None:
-        """Makes all rooms stale. That they are is not recorded here: `complete` is to be, before."""
+        """Makes all rooms stale, and out of date what is being read of them. That is not recorded here: that
+        they are not `complete` is to be, before."""
         for copy in self.copies.values():
             copy.condition = replace(copy.condition, stale=True)
+            copy.changes += 1
 
     def doubts_of(self, room_id: str) -> set[StateKey]:
         """What of that room is in doubt."""
@@ -131,7 +136,30 @@ class Memory:
         number = self.roster.find(localpart)
         return number is not None and number in self._accounts
 
+    def is_trace(self, row: StoredEvent | StoredMember, *, erased: bool) -> bool:
+        """Whether it is the leave of a local user who has no account any more; with `erased`, of one whom we
+        saw erased."""
+        if not isinstance(row, StoredMember) or row.membership != "leave":
+            return False
+        parts = mxid.split(row.key.state_key)
+        if parts is None or parts[1] != self._home.server_name or row.key.state_key == self._home.bot:
+            return False
+        if erased or parts[0] in self.erased:
+            return parts[0] in self.erased
+        return self.facts.accounts_read_at is not None and not self.has_account(parts[0])
+
+    def forget_account(self, localpart: str) -> None:
+        """They are erased, and leave every room."""
+        self.erased.add(localpart)
+        number = self.roster.find(localpart)
+        if number is None:
+            return
+        self._accounts.discard(number)
+        for copy in self.copies.values():
+            copy.forget(localpart)
+
     def _know(self, localparts: Collection[str], *, only: bool) -> None:
+        self.erased.difference_update(localparts)
         if only:
             self._accounts = BitMap(self.roster.people(localparts))
         elif localparts:

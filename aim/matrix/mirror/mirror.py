@@ -10,7 +10,7 @@ through the stream: until then whoever observes gets everything read anew, which
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -47,14 +47,22 @@ def _nobody(*_: object) -> None:
     """Nobody wants to know."""
 
 
+async def _nothing() -> None:
+    """Nothing is to be done about it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Whom the mirror tells what. None of them may raise."""
+    """Whom the mirror tells what. None of them may raise but where it says so."""
 
     progress: Progress | None = None
     """Rooms read, rooms in all, while everything is read."""
     on_change: OnChange = _nobody
     """Ids of the rooms of which something changed or came into doubt; the store has it already."""
+    on_names: Callable[[Mapping[str, str | None]], None] = _nobody
+    """Localpart → display name, as members of our rooms show it now."""
+    on_old_database: Callable[[], Awaitable[None]] = _nothing
+    """The database is older than the homeserver. May raise StoreError."""
     on_difference: OnDifference = _nobody
     """A room that was not as its events had told, and in how many keys."""
 
@@ -80,7 +88,7 @@ class Mirror:
         self._roster = roster
         self._memory = Memory(home, roster)
         self._keeper = Keeper(self._memory, store, now, hooks.on_change)
-        self._stream = Stream(transport, home, self._keeper, parallelism)
+        self._stream = Stream(transport, home, self._keeper, hooks.on_old_database, parallelism)
         self._reading = Reading(
             transport,
             home,
@@ -96,6 +104,7 @@ class Mirror:
         )
         self._versions = RoomVersions(transport)
         self._control_rooms: set[str] = set()
+        self._on_names = hooks.on_names
         self._begun = False
         self._current = False
         self._fenced_at = now()
@@ -134,15 +143,20 @@ class Mirror:
         members = [event.key for event in sifted.events if event.key.type == MEMBER]
         redacted = [event_id for _, event_id in sifted.redactions]
         transaction = plain_id(txn_id), digest(events)
-        record = await self._keeper.store.compare(transaction[0], members, redacted)
+        record = await self._keeper.compare(transaction[0], members, redacted)
         if record.digest == transaction[1]:
             return
         changes = Judge(self._home, memory.copies, memory.doubts, record, self._keeper.now()).judge(sifted)
         self._moved = self._moved or bool(changes)
         facts = MirrorFacts(counter_seen=sifted.counter)
-        await self._keeper.record(replace(changes, transaction=transaction, facts=facts))
-        if sifted.counter:
-            self._stream.came_back()
+        try:
+            await self._keeper.record(replace(changes, transaction=transaction, facts=facts))
+        finally:
+            if sifted.counter:
+                # Whoever is cancelled here may have recorded it all the same.
+                self._stream.came_back()
+        if sifted.names:
+            self._on_names(sifted.names)
 
     def _count(self, sifted: Sifted) -> None:
         """What is being read at the moment is out of date."""
@@ -210,8 +224,11 @@ class Mirror:
 
         Of a room that is not mirrored no event tells what we did: the next look around looks anew.
         """
-        if room_id in self._memory.copies:
+        copy = self._memory.copies.get(room_id)
+        if copy is not None:
             self._memory.due.add(room_id)
+            # Not by an answer that is under way just now.
+            copy.changes += 1
         else:
             self._around.forget()
 
@@ -224,8 +241,8 @@ class Mirror:
 
     async def verify_next(self, interval: timedelta) -> None:
         """Reads the room again that was verified the longest ago. To be called as often as there are rooms in
-        each `interval`; a call much earlier than that does nothing. One that can't be read has had
-        its turn: the next is read next. Raises HomeserverError, StoreError.
+        each `interval`; a call much earlier than that does nothing. One that can't be read, or does not
+        rest, has had its turn: the next is read next. Raises HomeserverError, StoreError.
         """
         if self._current and self._moved and self._keeper.now() - self._fenced_at >= FENCE_EVERY:
             # An older database is told by the number: it has to grow with what we were told.
@@ -237,13 +254,16 @@ class Mirror:
             return
         tried_at, share = self._reading.tried_at(oldest), interval / len(copies)
         if tried_at is None or self._keeper.now() - tried_at >= share / 2:
-            self._memory.due.add(oldest.room_id)
-            await self._reading.refresh({oldest.room_id})
+            await self._reading.verify(oldest.room_id)
 
     async def poll_accounts(self, wanted: Collection[str]) -> bool:
         """Looks for new accounts, with one request as a rule. True if one of the `wanted` localparts has one
         now that had none. Raises HomeserverError, StoreError."""
         return await self._people.poll(wanted)
+
+    async def forget_account(self, localpart: str) -> None:
+        """Somebody was erased; the store has forgotten them already."""
+        await self._keeper.forget(localpart)
 
     def key_of(self, room_id: str) -> str | None:
         """Our key of a managed room, or None."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mautrix.api import Path
+from mautrix.api import Path, PathBuilder
 
 from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.matrix.mirror.apply import RoomCopy
@@ -32,6 +32,9 @@ MANY_DOUBTS = 10
 """From so many on in one room, one request for all of it is cheaper."""
 PUT_OFF = timedelta(minutes=5)
 """How long a room that can't be read at the moment is left alone, if there is something to believe of it."""
+PATIENCE = 60.0
+"""Seconds that an answer about a room is waited for, if there is something to believe of it meanwhile: one
+that hangs must not keep all others up for as long as the transport tries again."""
 OUT = (403, "M_FORBIDDEN")
 """Status and code with which a homeserver says that we are not in a room."""
 ABSENT = (404, "M_NOT_FOUND")
@@ -53,7 +56,7 @@ class _Comparison:
 
 
 class Reading:
-    """Reads rooms again; one call at a time."""
+    """Reads rooms again: one refresh at a time, and verifies single ones beside it."""
 
     def __init__(
         self,
@@ -86,6 +89,10 @@ class Reading:
         """Rooms that could not be read when that was last tried → why."""
         self._failed_at: dict[str, datetime] = {}
         """Rooms that are broken → when that was seen last."""
+        self._left_at: dict[str, datetime] = {}
+        """Rooms that changed faster than they could be read → when that was last."""
+        self._questions = 0
+        """Grows whenever everything comes into question."""
 
     def want(self, room_ids: Collection[str]) -> None:
         """These are looked at, too, from the next refresh on."""
@@ -96,9 +103,12 @@ class Reading:
         self.wanted = frozenset(room_ids)
 
     async def question_everything(self) -> None:
-        """Whatever we hold may be wrong. Raises StoreError."""
+        """Whatever we hold may be wrong, and what is being read just now, too. Raises StoreError."""
+        # Twice: a reading that begins while this is being recorded is as old as one that is under way.
+        self._questions += 1
         await self._keeper.note(MirrorFacts(complete=False))
         self._memory.question_everything()
+        self._questions += 1
 
     async def refresh(self, rooms: Collection[str] | None) -> int:
         """Reads what is to be read; sends nothing if that is nothing. Gives the number of differences.
@@ -107,7 +117,7 @@ class Reading:
         if that is the homeserver's state and not the room's, and StoreError; what was read by then is kept.
         """
         async with self._turn:
-            whole = rooms is None and not self._memory.facts.complete
+            whole, asked = rooms is None and not self._memory.facts.complete, self._questions
             if whole:
                 await self._discover()
             self._gather_doubts()
@@ -118,10 +128,22 @@ class Reading:
             )
             keys = [key for key in self._memory.doubts if rooms is None or key.room_id in rooms]
             await each(self._try_key, sorted(keys), self._parallelism)
-            if whole and not self.unread:
+            if asked != self._questions:
+                self._leave_stale()
+            elif whole and not self.unread:
                 # That those are stale is not recorded.
                 await self._keeper.note(MirrorFacts(complete=True))
             return differences
+
+    async def verify(self, room_id: str) -> None:
+        """Reads a room again that is believed, beside whatever else is read. Raises what `refresh` does."""
+        await self._try_room(room_id)
+
+    def _leave_stale(self) -> None:
+        """What was read before everything came into question is read again by the next refresh."""
+        for room_id, copy in self._memory.copies.items():
+            if copy.condition.stale and copy.is_known:
+                self._unread.setdefault(room_id, "the homeserver's events were lost while it was read")
 
     # -- what can't be read ----------------------------------------------------------------------------------
 
@@ -135,14 +157,19 @@ class Reading:
 
     def tried_at(self, copy: RoomCopy) -> datetime | None:
         """When this room was read last, or could not be; None if never."""
-        times = (copy.condition.verified_at, self._failed_at.get(copy.room_id))
+        room_id = copy.room_id
+        times = (copy.condition.verified_at, self._failed_at.get(room_id), self._left_at.get(room_id))
         return max((time for time in times if time is not None), default=None)
 
     @property
     def unread(self) -> dict[str, str]:
         """Rooms that have to be read before they are believed, and can't be at the moment → why."""
-        due = self._memory.to_read()
-        return {room_id: why for room_id, why in self._unread.items() if room_id in due}
+        copies, doubted = self._memory.copies, {key.room_id for key in self._memory.doubts}
+        return {
+            room_id: why
+            for room_id, why in self._unread.items()
+            if room_id in doubted or (room_id in copies and copies[room_id].condition.stale)
+        }
 
     @property
     def unknown(self) -> dict[str, str]:
@@ -151,7 +178,6 @@ class Reading:
         return {room_id: why for room_id, why in self.unread.items() if room_id not in known}
 
     async def _try_room(self, room_id: str) -> int:
-        self._unread.pop(room_id, None)
         try:
             differences = await self._room(room_id)
         except HomeserverUnavailable as error:
@@ -167,20 +193,29 @@ class Reading:
             except HomeserverUnavailable as error:
                 await self._put_off(key.room_id, error)
 
+    async def _ask(self, copy: RoomCopy, path: PathBuilder, query: Mapping[str, str] | None = None) -> object:
+        """The answer about that room. Raises HomeserverUnavailable, too, if it does not come."""
+        try:
+            async with asyncio.timeout(PATIENCE if copy.is_known else None):
+                return await self._transport.get(path, query)
+        except TimeoutError as error:
+            raise HomeserverUnavailable(f"no answer within {PATIENCE:.0f} s") from error
+
     async def _put_off(self, room_id: str, error: HomeserverUnavailable) -> None:
         """Leaves a room as it is for now. Raises HomeserverError if nothing else can be read either."""
+        before = self._memory.copies.get(room_id)
+        changes = 0 if before is None else before.changes
         inside = room_id in await joined(self._transport)
         log.warning("room %s can't be read, and stays as it was: %s", room_id, error.message)
         self._failed_at[room_id] = self._keeper.now()
         self._unread[room_id] = error.message
-        self._memory.due.discard(room_id)
         async with self._keeper.turn:
-            copy = self._memory.copies.get(room_id)
-            if copy is not None and not copy.is_known and not inside:
-                # One that is only looked at: it is no business of ours.
-                if room_id in self.wanted:
-                    self.unseen[room_id] = error.message
-                await self._drop(copy)
+            if before is None or before.is_known or inside or not self._is_still(before, changes):
+                return
+            # One that is only looked at: it is no business of ours.
+            if room_id in self.wanted:
+                self.unseen[room_id] = error.message
+            await self._drop(before)
 
     async def _discover(self) -> None:
         for room_id in await joined(self._transport):
@@ -206,28 +241,40 @@ class Reading:
             copy = self._memory.copy_of(room_id)
             before, believed = copy.changes, copy.is_known and not copy.condition.stale
             try:
-                events = await self._transport.get(Path.v3.rooms[room_id].state)
+                events = await self._ask(copy, Path.v3.rooms[room_id].state)
             except HomeserverRefused as error:
-                return await self._refused(copy, error, believed=believed)
-            rows = {row.key: row for row in rows_of(room_id, events, self._home)}
+                differences = await self._refused(copy, error, before, believed=believed)
+                if differences is None:
+                    continue
+                return differences
+            rows = {
+                row.key: row
+                for row in rows_of(room_id, events, self._home)
+                if not self._memory.is_trace(row, erased=False)
+            }
             if copy.is_known and StateKey(room_id, CREATE, "") not in rows:
                 raise _not_a_state(room_id)
             async with self._keeper.turn:
-                if self._memory.copies.get(room_id) is not copy or copy.changes != before:
+                if not self._is_still(copy, before):
                     continue
                 comparison = await self._compare(copy, rows)
                 surprised = believed and comparison.differences > 0
                 if not surprised or fenced:
-                    await self._keep(copy, rows, comparison)
-                    return self._tell(room_id, comparison.differences if surprised else 0)
+                    corrected = await self._keep(copy, rows, comparison)
+                    return self._tell(room_id, (comparison.differences if surprised else 0) + corrected)
             # The events that tell it may be under way.
             await self._barrier()
             fenced = True
         log.info("room %s changes faster than it can be read: left for later", room_id)
         self._unread[room_id] = f"room {room_id} changes faster than it can be read"
+        self._left_at[room_id] = self._keeper.now()
         if not self._memory.copy_of(room_id).is_recorded:
             await self._keeper.record(MirrorChanges(rooms={room_id: MirroredRoom(stale=True)}))
         return 0
+
+    def _is_still(self, copy: RoomCopy, changes: int) -> bool:
+        """Whether nothing was told of that room since the copy had so many changes."""
+        return self._memory.copies.get(copy.room_id) is copy and copy.changes == changes
 
     def _tell(self, room_id: str, differences: int) -> int:
         if differences:
@@ -235,8 +282,11 @@ class Reading:
             self._on_difference(room_id, differences)
         return differences
 
-    async def _refused(self, copy: RoomCopy, error: HomeserverRefused, *, believed: bool) -> int:
-        """The homeserver does not show us the room. Raises HomeserverUnavailable if it may be a mistake."""
+    async def _refused(
+        self, copy: RoomCopy, error: HomeserverRefused, changes: int, *, believed: bool
+    ) -> int | None:
+        """The homeserver does not show us the room. None: by now it may, as it has told of the room since the
+        copy had so many changes. Raises HomeserverUnavailable if it may be a mistake."""
         if error.status == 401:
             raise error
         room_id = copy.room_id
@@ -247,6 +297,8 @@ class Reading:
             # What we manage is not given up because of one answer.
             raise unconvincing(error)
         async with self._keeper.turn:
+            if not self._is_still(copy, changes):
+                return None
             if error.status == 403 and copy.is_managed and copy.members.bot not in {None, "join"}:
                 # We were put out. What we saw last is all that there is.
                 await self._settle(copy, _Comparison())
@@ -259,20 +311,23 @@ class Reading:
     async def _compare(self, copy: RoomCopy, rows: Mapping[StateKey, Row]) -> _Comparison:
         held: dict[StateKey, Row] = {row.key: row for row in copy.state}
         if copy.is_recorded:
-            held.update(await self._keeper.store.members_of(copy.room_id))
+            held.update(await self._keeper.members_of(copy.room_id))
         changed = [row for key, row in rows.items() if held.get(key) != row]
         gone = [key for key in held if key not in rows]
         differing = {row.key for row in changed if not _means_the_same(held.get(row.key), row)}
         return _Comparison(changed, gone, len(differing.union(gone).difference(self._memory.doubts)))
 
-    async def _keep(self, copy: RoomCopy, rows: Mapping[StateKey, Row], comparison: _Comparison) -> None:
-        """Records what was read; or drops the copy, if the room is no business of ours."""
+    async def _keep(self, copy: RoomCopy, rows: Mapping[StateKey, Row], comparison: _Comparison) -> int:
+        """Records what was read; or drops the copy, if the room is no business of ours. Gives 1 if
+        memory did not even have its members as they are stored, else 0."""
         self.unseen.pop(copy.room_id, None)
         asked_for = copy.room_id in self.wanted or copy.room_id in self.recorded
         if asked_for or copy.is_managed or self._is_ours(copy, rows):
+            is_new = not copy.is_recorded
             await self._settle(copy, comparison)
-        else:
-            await self._drop(copy)
+            return 0 if is_new else int(self._keeper.correct(copy, rows.values()))
+        await self._drop(copy)
+        return 0
 
     def _is_ours(self, copy: RoomCopy, rows: Mapping[StateKey, Row]) -> bool:
         fresh = copy.empty()
@@ -294,6 +349,7 @@ class Reading:
             )
         )
         self._memory.due.discard(room_id)
+        self._unread.pop(room_id, None)
 
     async def _drop(self, copy: RoomCopy) -> None:
         if copy.is_recorded:
@@ -308,18 +364,21 @@ class Reading:
             number, copy = self._memory.doubts.get(key), self._memory.copies.get(key.room_id)
             if number is None or copy is None:
                 return
+            before = copy.changes
             try:
                 path = Path.v3.rooms[key.room_id].state[key.type][key.state_key]
-                answer = await self._transport.get(path, {"format": "event"})
+                answer = await self._ask(copy, path, {"format": "event"})
             except HomeserverRefused as error:
                 if (error.status, error.errcode) != ABSENT:
-                    await self._refused(copy, error, believed=True)
+                    if await self._refused(copy, error, before, believed=True) is None:
+                        continue
                     return
                 answer = None
             async with self._keeper.turn:
                 if self._memory.doubts.get(key) == number:
                     await self._keeper.record(_answered(key, self._row(key, answer)))
                     return
+        self._unread[key.room_id] = f"{key.type} of room {key.room_id} changes faster than it can be read"
 
     def _row(self, key: StateKey, answer: object) -> Row | None:
         """A homeserver that does not know the parameter gives the content alone."""

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from aim.matrix import mxid
 from aim.matrix.mirror.events import CREATE, MEMBER, REDACTION, StateEvent, is_plain, redacted, understood
 from aim.matrix.parse import Home, mapping, marker, membership_of, taken_over_marker
 from aim.world.rooms import MARKER_TYPE
@@ -34,6 +35,8 @@ class Sifted:
     """Rooms that we know nothing of, which the bot has joined or taken over."""
     control_rooms: set[str] = field(default_factory=set)
     """Rooms that our bot made for the counter."""
+    names: dict[str, str | None] = field(default_factory=dict)
+    """Localpart → display name, as the last join of one of our users says it."""
     counter: int = 0
     """The highest that came back; 0 for none."""
     malformed: int = 0
@@ -108,8 +111,19 @@ class Sift:
         found = understood(room_id, event, self._home)
         if found is not None:
             sifted.events.append(found)
+            self._name(event, sifted)
         elif _is_malformed(event):
             sifted.malformed += 1
+
+    def _name(self, event: Event, sifted: Sifted) -> None:
+        """A profile has no events of its own: each room of its user tells of a change."""
+        content = mapping(event.get("content"))
+        if event.get("type") != MEMBER or membership_of(content) != "join":
+            return
+        parts = mxid.split(str(event.get("state_key")))
+        if parts is not None and parts[1] == self._home.server_name:
+            name = content.get("displayname")
+            sifted.names[parts[0]] = name if isinstance(name, str) else None
 
     def _of_a_stranger(self, room_id: str, event: Event, sifted: Sifted) -> None:
         kind = event.get("type")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from mautrix.api import ClientPath, Path, PathBuilder
@@ -70,7 +70,16 @@ class Sender(Getter, Protocol):
 class Stream:
     """The control room, and what comes back from it."""
 
-    def __init__(self, transport: Sender, home: Home, keeper: Keeper, parallelism: int) -> None:
+    def __init__(
+        self,
+        transport: Sender,
+        home: Home,
+        keeper: Keeper,
+        on_old_database: Callable[[], Awaitable[None]],
+        parallelism: int,
+    ) -> None:
+        """`on_old_database` is called, before anything is recorded, if the database is an older one."""
+        self._on_old_database = on_old_database
         self._transport = transport
         self._home = home
         self._keeper = keeper
@@ -81,19 +90,24 @@ class Stream:
 
     async def open(self) -> bool:
         """Makes sure of the control room. False if the stored mirror can't be what the homeserver told last:
-        it is older than the room's counter, or knew another room. Raises HomeserverError, StoreError."""
+        it is older than the room's counter, or knew another room; then it is no longer complete, by the same
+        record that has the new counter. Raises HomeserverError, StoreError."""
         known = self._keeper.memory.facts.control_room
         counter = None if known is None else await self._counter(known)
         if counter is None:
             await self._require_identity()
             found = await self._find() or await self._make()
             counter = await self._counter(found) or 0
-            await self._keeper.note(MirrorFacts(control_room=found, counter_sent=counter))
+            if counter:
+                await self._on_old_database()
+            await self._keeper.note(MirrorFacts(control_room=found, counter_sent=counter, complete=False))
             return False
         ahead = counter > self._keeper.memory.facts.counter_sent
         if ahead:
             log.warning("the database is older than what it was told last: everything is read again")
-            await self._keeper.note(MirrorFacts(counter_sent=counter))
+            # First: were we killed afterwards, nobody would notice any more.
+            await self._on_old_database()
+            await self._keeper.note(MirrorFacts(counter_sent=counter, complete=False))
         return not ahead
 
     async def ping(self, appservice_id: str) -> None:
