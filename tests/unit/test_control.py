@@ -266,6 +266,43 @@ def test_what_cannot_be_looked_into_is_told() -> None:
     assert told(plan, "#alias:a.b") == []
 
 
+@pytest.mark.parametrize("bot", ["ban", "leave"])
+def test_where_the_bot_is_out_and_nobody_lets_it_in_nothing_is_tried(bot: str) -> None:
+    """A mirror may show a space that we are out of, as it was then."""
+    scenes = Scenes()
+    scene = scenes.scene().with_room("top", bot=bot, joined=["ann", "cid", "zed"], levels={})
+    base = {**scene.observed.rooms["top"].power_levels.base, "invite": 50}
+    levels = replace(scene.observed.rooms["top"].power_levels, base=base)
+    plan = scene.with_room("top", power_levels=levels).plan()
+    assert [action for action in plan.actions if action.room == "top"] == []
+    [(severity, text)] = told(plan, "top")
+    assert severity is Severity.ERROR
+    assert "can't be managed" in text
+    back = scene.with_room("top", power_levels=levels, bot="join").plan()
+    assert f"kick top {mxid('zed')}" in identities(back.actions)
+
+
+def test_levels_that_the_bot_cannot_change_are_told_and_not_tried() -> None:
+    scenes = Scenes()
+    room = scenes.taken("eve", "ann", "gil", level=None, version="12", levels={"ann": 50})
+    room = replace(room, power_levels=replace(room.power_levels, foreign={BOT: 100}))
+    raised = {**room.power_levels.base, "events": {"m.room.power_levels": 150}}
+    above = replace(room, power_levels=replace(room.power_levels, base=raised))
+    for admins in (["eve"], []):
+        scenes.directory = a_directory(PEOPLE, {"mods": ["bob"], "boss": admins}, roster=scenes.roster)
+        scenes.config = a_config(a_space("top", "", ("mods", 50), ("boss", 100)), guards=GENEROUS)
+        plan = scenes.scene(above).plan()
+        levels = [action for action in of_kind(plan, SetPowerLevel) if action.room == ROOM]
+        assert levels == []
+        [(severity, text)] = told(plan, ROOM)
+        assert severity is Severity.WARNING
+        assert "takes level 150, and the bot has 100" in text
+        assert f"kick {ROOM} {mxid('gil')}" in identities(plan.actions)
+        below = scenes.scene(room).plan()
+        assert f"set_power_level {ROOM} {mxid('ann')} 0" in identities(below.actions)
+        assert [text for _, text in told(below, ROOM) if "takes level" in text] == []
+
+
 # -- what follows ---------------------------------------------------------------------------------
 
 
@@ -623,6 +660,48 @@ def test_a_room_in_which_the_bot_stays_is_released_once() -> None:
     assert identities(taken.plan().actions) == []
 
 
+def broken_off(*joined: str, **provisioner: Any) -> Scene:
+    """A room of people of which a release has emptied the marker; then the bot could not leave."""
+    scenes = Scenes(**provisioner)
+    room = scenes.taken(*joined, levels={"ann": 50}, creator=mxid("eve"))
+    room = replace(room, power_levels=replace(room.power_levels, base={"invite": 50}))
+    scene = scenes.scene(room, children=False)
+    rooms = {"top": scene.observed.rooms["top"]}
+    half = {room.room_id: replace(room, marker=None)}
+    return replace(scene, observed=replace(scene.observed, rooms=rooms, unmanaged=half))
+
+
+def test_a_release_that_broke_off_before_the_bot_left_is_done_to_its_end() -> None:
+    scene = broken_off("eve", "ann", **ON)
+    action = released(scene)
+    assert (action.room, action.room_id, action.restore, action.leaves) == (ROOM, ROOM, {}, True)
+    after = cycle(scene)
+    assert identities(after.plan().actions) == []
+    assert told(after.plan(), ROOM) == []
+
+
+def test_a_release_that_broke_off_is_told_where_it_cannot_be_done() -> None:
+    stays = broken_off("eve", **ON).plan()
+    assert stays.actions == ()
+    assert [severity for severity, _ in told(stays, ROOM)] == [Severity.WARNING]
+    off = broken_off("eve", "ann").plan()
+    assert off.actions == ()
+    assert [severity for severity, _ in told(off, ROOM)] == [Severity.INFO]
+
+
+def test_what_was_never_ours_or_is_to_be_ours_is_not_released_for_want_of_a_marker() -> None:
+    scene = broken_off("eve", "ann", **ON)
+    rooms = {key: room for key, room in scene.recorded.rooms.items() if key != ROOM}
+    unknown = replace(scene, recorded=replace(scene.recorded, rooms=rooms)).plan()
+    assert (unknown.actions, told(unknown, ROOM)) == ((), [])
+    top = with_child(scene.observed.rooms["top"], ROOM, mxid("eve"))
+    wanted = replace(scene, observed=replace(scene.observed, rooms={"top": top}))
+    assert of_kind(wanted.plan(), ReleaseRoom) == []
+    assert CONTROL in identities(wanted.plan().actions)
+    blind = replace(scene, observed=replace(scene.observed, unseen={room_id_of("top"): "502"}))
+    assert blind.plan().actions == ()
+
+
 def test_released_rooms_keep_their_people_and_come_back_when_they_are_open_again() -> None:
     scenes = Scenes(**ON)
     room = a_room(scenes.roster, "lab/talk", ["ann", "bob"], levels={"bob": 50})
@@ -735,6 +814,19 @@ def test_while_a_space_cannot_be_seen_nothing_is_released_that_may_be_in_it() ->
     assert of_kind(blind.plan(), ReleaseRoom) == []
     private = scenes.scene(scenes.taken("eve", rule="invite"), children=False).without_room("top")
     assert of_kind(private.plan(), ReleaseRoom)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_space_that_is_told_as_it_was_is_not_seen(*, recorded: bool) -> None:
+    scenes = Scenes(**ON)
+    scene = scenes.scene(scenes.taken("eve"), children=False)
+    if not recorded:
+        rooms = {key: room for key, room in scene.recorded.rooms.items() if key != "top"}
+        scene = replace(scene, recorded=replace(scene.recorded, rooms=rooms))
+    assert of_kind(scene.plan(), ReleaseRoom)
+    unseen = {scenes.top.room_id: "502"}
+    stale = replace(scene, observed=replace(scene.observed, unseen=unseen))
+    assert of_kind(stale.plan(), ReleaseRoom) == []
 
 
 def test_for_keys_the_same_as_in_the_whole() -> None:

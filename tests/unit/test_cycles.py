@@ -247,6 +247,29 @@ async def test_a_fight_slows_down_and_nobody_elses_correction_waits() -> None:
     assert EVE not in made.deployment.members("lab"), "it never stops"
 
 
+async def test_what_is_postponed_is_not_forgotten_by_a_cycle_over_everything_that_takes_its_room() -> None:
+    made = await bench()
+    for _ in range(MOST + 1):
+        made.intrude("lab")
+        await made.rooms("lab")
+        made.deployment.clock.time += timedelta(seconds=1)
+    made.intrude("lab")
+    [room] = made.deployment.homeserver.by_key("lab")
+    made.deployment.homeserver.invite(room.room_id, mxid("fay"))
+
+    cycle = await made.whole()
+
+    assert kicks(cycle) == [("lab", mxid("fay"))]
+    assert EVE in made.deployment.members("lab")
+    due = made.queue.next_due()
+    assert due is not None
+    assert timedelta(0) < due - made.deployment.clock.time < MINUTE
+    made.deployment.clock.time = due
+    taken = made.queue.take(due)
+    await made.cycles.rooms(taken, await made.directory(), asyncio.Event())
+    assert EVE not in made.deployment.members("lab")
+
+
 async def test_stopping_leaves_the_rest() -> None:
     made = await bench()
     made.intrude("lab")

@@ -111,6 +111,15 @@ async def test_rooms_that_are_not_ours_are_left_out() -> None:
     assert observed.default_room_version == "12"
 
 
+async def test_a_recorded_room_whose_marker_is_gone_stays_in_sight() -> None:
+    homeserver = Canned()
+    homeserver.rooms = {"!a": made("a"), "!b": made("b"), "!c": made("c")}
+    for room_id in ("!b", "!c"):
+        homeserver.rooms[room_id][0]["content"] = {"room_version": "12"}
+    observed = await homeserver.reader().observe(Roster(), [], {"!b": "!b"})
+    assert (list(observed.rooms), list(observed.unmanaged)) == (["a"], ["!b"])
+
+
 async def test_the_recorded_room_counts_else_the_oldest() -> None:
     homeserver = Canned()
     homeserver.rooms = {

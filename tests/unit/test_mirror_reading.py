@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -43,6 +44,37 @@ def failing(room_id: str, error: HomeserverError) -> Callable[[str], None]:
             raise error
 
     return fail
+
+
+def after_each(server: Server, act: Callable[[str], Awaitable[None]]) -> None:
+    """`act` is done, with the path, after each GET was answered and before the answer arrives."""
+    original = server.get
+
+    async def get(*arguments: object, **named: object) -> object:
+        before = len(server.asked)
+        answer = await original(*arguments, **named)  # type: ignore[arg-type]  # handed on as they come
+        await act(server.asked[before])
+        return answer
+
+    server.get = get  # type: ignore[method-assign]  # the answer comes late
+
+
+class Gate:
+    """Keeps the answers about one room back until it is opened."""
+
+    def __init__(self, server: Server, room_id: str) -> None:
+        self._room_id = room_id
+        self._opened = asyncio.Event()
+        self.reached = asyncio.Event()
+        after_each(server, self._pass)
+
+    async def _pass(self, path: str) -> None:
+        if path.startswith(f"rooms/{self._room_id}/"):
+            self.reached.set()
+            await self._opened.wait()
+
+    def open(self) -> None:
+        self._opened.set()
 
 
 def reads(server: Server) -> list[str]:
@@ -108,6 +140,32 @@ async def test_a_start_that_was_interrupted_reads_everything() -> None:
     await after.mirror.load()
     await after.mirror.begin("aim")
     assert await after.is_true(ROOM, OTHER)
+
+
+async def test_what_comes_into_question_while_everything_is_read_is_not_complete() -> None:
+    found = await setting(ROOM, OTHER)
+    found.server.mute = True
+    assert not await found.mirror.barrier(0)
+    found.server.mute = False
+    gate = Gate(found.server, OTHER)
+    looking = asyncio.create_task(found.observe())
+    await gate.reached.wait()
+    # The keeper begins the mirror again, while ROOM is read already and OTHER is not.
+    await found.mirror.begin("aim")
+    gate.open()
+    observed = await looking
+    assert found.mirror.current
+    assert set(observed.unseen) == {ROOM}, "what is told of it may be older than the stream"
+    assert not found.store.facts.complete
+    found.server.member(ROOM, BEN, "join")
+    await found.server.deliver()
+    # Killed here: what was not taken, as the room is read anyway, must not be lost.
+    after = Setting(found.server, found.store)
+    await after.mirror.load()
+    await after.mirror.begin("aim")
+    assert await after.is_true(ROOM, OTHER)
+    assert await found.is_true(ROOM, OTHER)
+    assert found.store.facts.complete
 
 
 async def test_without_a_stream_each_look_reads_everything() -> None:
@@ -323,6 +381,51 @@ async def test_a_stale_room_that_is_broken_is_told_as_it_was_and_stays_to_be_rea
     assert found.store.facts.complete
 
 
+async def test_a_room_of_which_something_in_doubt_cannot_be_read_is_unseen() -> None:
+    found = await setting(ROOM, OTHER)
+    found.server.member(ROOM, FAR, "join")
+    await found.server.deliver()
+    await found.observe()
+    found.server.event(ROOM, "m.space.child", OTHER, {"via": ["example.com"]})
+    await found.server.deliver()
+    found.server.before_answer = failing(ROOM, BROKEN)
+    for _ in range(2):
+        observed = await found.observe()
+        assert (observed.rooms[ROOM].children, observed.unseen) == ({}, {ROOM: BROKEN.message})
+    found.server.before_answer = None
+    found.now += PUT_OFF
+    assert (await found.observe()).unseen == {}
+    assert await found.is_true(ROOM)
+
+
+async def test_what_a_refusal_has_put_in_question_is_read_when_the_room_can_be_read_again() -> None:
+    found = await setting(ROOM, OTHER)
+    found.server.event(ROOM, NAME, "", {"name": "silently"})
+    found.server.queue.clear()
+    found.mirror.mark_stale(ROOM)
+    found.server.before_answer = failing(ROOM, BROKEN)
+    assert (await found.observe()).unseen == {}
+    found.server.before_answer = None
+    assert not await found.is_true(ROOM), "it is left alone for a while"
+    found.now += PUT_OFF
+    assert await found.is_true(ROOM)
+    assert found.differences == [(ROOM, 1)]
+
+
+async def test_a_known_room_that_hangs_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aim.matrix.mirror.reading.PATIENCE", 0.05)
+    found = await setting(ROOM, OTHER)
+    found.server.redact(found.server.state[OTHER][NAME, ""])
+    await found.server.deliver()
+    found.mirror.mark_stale(ROOM)
+    for room_id in (ROOM, OTHER):
+        Gate(found.server, room_id)
+    async with asyncio.timeout(30):
+        observed = await found.observe()
+    assert set(observed.rooms) == {ROOM, OTHER}
+    assert observed.unseen == {OTHER: "no answer within 0 s"}
+
+
 async def test_a_broken_room_that_was_never_read_is_an_error_as_long_as_the_bot_is_in_it() -> None:
     found = Setting(populated(ROOM, OTHER))
     await found.mirror.load()
@@ -390,6 +493,48 @@ async def test_a_look_around_that_failed_is_made_again(broken: str) -> None:
 
 
 # -- while things happen -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("doubted", [False, True])
+async def test_a_room_that_we_come_back_to_after_a_refusal_is_not_dropped(*, doubted: bool) -> None:
+    found = await setting(ROOM, OTHER)
+    if doubted:
+        found.server.redact(found.server.state[ROOM][NAME, ""])
+        await found.server.deliver()
+    else:
+        found.mirror.mark_stale(ROOM)
+    found.server.member(ROOM, HOME.bot, "leave")
+    found.server.queue.clear()
+
+    async def come_back(path: str) -> None:
+        if path == "joined_rooms" and not found.server._is_in(ROOM):
+            found.server.member(ROOM, HOME.bot, "join")
+            await found.server.deliver()
+
+    after_each(found.server, come_back)
+    await found.mirror.refresh()
+    assert ROOM in found.store.rooms
+    assert await found.is_true(ROOM, OTHER)
+
+
+async def test_a_room_that_we_come_into_while_it_is_broken_is_not_dropped() -> None:
+    found = await setting()
+    found.mirror.want([THIRD])
+    found.server.before_answer = failing(THIRD, BROKEN)
+    found.server.make(THIRD, sender=ANN)
+    found.server.queue.clear()
+    found.server._require = lambda room_id: None  # type: ignore[method-assign]  # fails before a refusal
+
+    async def come_in(path: str) -> None:
+        if path == "joined_rooms" and not found.server._is_in(THIRD):
+            found.server.member(THIRD, HOME.bot, "join")
+            await found.server.deliver()
+
+    after_each(found.server, come_in)
+    await found.mirror.refresh()
+    found.server.before_answer = None
+    observed = await found.observe()
+    assert observed.unmanaged == {THIRD: found.server.truth(THIRD, found.roster)}
 
 
 async def test_what_happens_while_a_room_is_read_is_not_lost() -> None:
@@ -539,6 +684,68 @@ async def test_state_that_changed_without_an_event_is_found_and_said() -> None:
     assert found.differences == [(ROOM, 2)]
     assert found.changed[-1] == {ROOM}
     assert await found.is_true(ROOM)
+
+
+async def test_members_that_are_stored_and_not_in_memory_are_found_and_said() -> None:
+    found = await setting(ROOM, OTHER)
+    found.server.member(ROOM, FAR, "join")
+    await found.server.deliver()
+    assert await found.is_true(ROOM)
+    members = found.mirror._memory.copies[ROOM].members
+    members.sets["join"].clear()
+    members.foreign.clear()
+    found.forget()
+    found.now += DAY
+    await found.mirror.verify_next(DAY)
+    await found.mirror.verify_next(DAY)
+    assert (found.differences, found.changed) == ([(ROOM, 1)], [{ROOM}])
+    assert await found.is_true(ROOM)
+
+
+async def test_a_room_that_hangs_while_it_is_verified_keeps_nobody_up() -> None:
+    found = await setting(ROOM, OTHER)
+    found.now += DAY
+    gate = Gate(found.server, ROOM)
+    verifying = asyncio.create_task(found.mirror.verify_next(DAY))
+    await gate.reached.wait()
+    found.server.member(OTHER, BEN, "join")
+    await found.server.deliver()
+    async with asyncio.timeout(30):
+        assert await found.is_true(ROOM, OTHER)
+    gate.open()
+    await verifying
+    assert found.differences == []
+    assert found.store.rooms[ROOM].verified_at == found.now
+
+
+async def test_what_is_put_in_question_while_it_is_verified_is_read_again() -> None:
+    found = await setting(ROOM)
+    found.now += DAY
+    gate = Gate(found.server, ROOM)
+    verifying = asyncio.create_task(found.mirror.verify_next(DAY))
+    await gate.reached.wait()
+    found.server.event(ROOM, NAME, "", {"name": "silently"})
+    found.server.queue.clear()
+    found.mirror.mark_stale(ROOM)
+    gate.open()
+    await verifying
+    assert await found.is_true(ROOM)
+
+
+async def test_a_room_that_never_rests_keeps_no_other_from_being_verified() -> None:
+    found = await setting(ROOM, OTHER)
+    found.now += DAY
+
+    async def move(path: str) -> None:
+        if path == f"rooms/{ROOM}/state":
+            found.server.event(ROOM, NAME, "", {"name": "again"})
+            await found.server.deliver()
+
+    after_each(found.server, move)
+    for _ in range(20):
+        await found.mirror.verify_next(DAY)
+    assert reads(found.server) == [f"rooms/{ROOM}/state"] * TRIES + [f"rooms/{OTHER}/state"]
+    assert (await found.observe()).unseen == {}
 
 
 async def test_an_event_under_way_is_no_difference() -> None:

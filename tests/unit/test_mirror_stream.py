@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import pytest
 
 from aim.errors import ConfigError, HomeserverRefused, HomeserverUnavailable, StoreError
 from aim.matrix.mirror.sift import counter_of
-from aim.ports import MirrorFacts
+from aim.ports import MirrorChanges, MirrorFacts
 from aim.world.rooms import MARKER_TYPE
 from tests.unit.mirroring import CONTROL, HOME, FakeMirrorStore, Json, Server, Setting, local, refuse
 
@@ -126,6 +127,36 @@ async def test_a_restored_backup_is_told_by_the_counter_and_everything_is_read()
     assert not backup.facts.complete
     assert (await found.is_true(ROOM), found.store.facts.complete) == (True, True)
     assert counter(found.server) == backup.facts.counter_sent == first.store.facts.counter_sent + 1
+
+
+@pytest.mark.parametrize("lost", ["counter", "control room"])
+async def test_what_a_restored_backup_lacks_is_known_even_if_we_are_killed_at_once(lost: str) -> None:
+    first = Setting()
+    first.server.make(ROOM, "a")
+    await first.started()
+    backup = first.store.copy()
+    if lost == "control room":
+        del first.server.state[CONTROL]
+    else:
+        assert await first.mirror.barrier()
+    first.server.member(ROOM, local("ann"), "join")
+    await first.server.deliver()
+    found = Setting(first.server, backup)
+    await found.mirror.load()
+    original, written = backup.record, list[MirrorChanges]()
+
+    async def record(changes: MirrorChanges, now: datetime) -> None:
+        if written:
+            raise StoreError("killed")
+        written.append(changes)
+        await original(changes, now)
+
+    backup.record = record  # type: ignore[method-assign]  # nothing but the first write is done
+    with pytest.raises(StoreError, match="killed"):
+        await found.mirror.begin("aim")
+    assert written[0].facts.counter_sent is not None
+    backup.record = original  # type: ignore[method-assign]
+    assert await (await begun(first.server, backup)).is_true(ROOM)
 
 
 async def test_a_control_room_that_is_lost_puts_everything_in_question() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -373,3 +375,37 @@ async def test_a_room_that_is_read_and_as_it_was_is_nothing_to_look_at() -> None
     await found.mirror.refresh()
     assert found.server.asked != []
     assert found.changed == []
+
+
+@pytest.mark.parametrize("asked", ["compare", "record", "members_of"])
+async def test_what_is_asked_of_the_store_goes_on_when_who_asks_is_cancelled(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = await setting()
+    original, begun, ended = getattr(found.store, asked), asyncio.Event(), list[str]()
+
+    async def slow(*arguments: object) -> object:
+        begun.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        answer = await original(*arguments)
+        ended.append(asked)
+        return answer
+
+    monkeypatch.setattr(found.store, asked, slow)
+    task: asyncio.Task[object]
+    if asked == "members_of":
+        found.mirror.mark_stale(ROOM)
+        task = asyncio.create_task(found.mirror.refresh())
+    else:
+        found.server.member(ROOM, BEN, "join")
+        task = asyncio.create_task(found.server.deliver(txn_id="9"))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [asked]
+    # What is stored is in memory, too; what is not is sent again.
+    stored = found.store.memberships.get(key(ROOM, MEMBER, BEN))
+    told = found.names((await found.rooms())[ROOM].joined)
+    assert ("ben" in told) == (stored is not None) == (asked == "record")

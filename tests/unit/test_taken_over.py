@@ -274,6 +274,23 @@ def test_whose_space_cannot_be_seen_keeps_place_and_level_in_a_room_of_another_s
     assert done_in_the_room(unseen) == gone
 
 
+def told_as_it_was(scene: Scene, key: str) -> Scene:
+    """That space can't be read: what is told of it is older than the room of people in it."""
+    space = scene.observed.rooms[key]
+    earlier = scene.with_room(key, children={})
+    return replace(earlier, observed=replace(earlier.observed, unseen={space.room_id: "502"}))
+
+
+@pytest.mark.parametrize("known_by", ["record", "marker"])
+def test_whose_space_is_told_as_it_was_keeps_place_and_level_too(known_by: str) -> None:
+    scene = in_two_spaces()
+    stale = told_as_it_was(scene, "one")
+    gone = [f"kick {ROOM} {mxid('eve')}", f"set_power_level {ROOM} {mxid('eve')} 0"]
+    assert done_in_the_room(stale if known_by == "record" else forgotten(stale)) == gone
+    current = replace(stale, observed=replace(stale.observed, unseen={}))
+    assert f"kick {ROOM} {mxid('ann')}" in done_in_the_room(current), "read, and not in it any more"
+
+
 def test_once_the_space_is_seen_again_who_lost_it_goes_and_is_demoted() -> None:
     scene = in_two_spaces()
     unseen = cycle(scene.without_room("one"))
@@ -435,6 +452,10 @@ def test_a_deconfigured_default_room_that_left_its_space_is_not_managed() -> Non
     room = a_room(org.roster, "top/talk")
     assert "top/talk" not in org.desired(room, {}, config).rooms
     assert "top/talk" in org.desired(room, {"top": BOT}, config).rooms
+    observed = an_observed(
+        org.roster, PEOPLE, org.spaces["top"], room, unseen={org.spaces["top"].room_id: "502"}
+    )
+    assert "top/talk" in desire(config, org.directory, observed, Recorded()).rooms, "may be in it again"
 
 
 # -- adopting ---------------------------------------------------------------------------------------
