@@ -1,5 +1,5 @@
 """`python -m bench`: measures the core on generated organisations, the start of the command line, LDAP,
-transactions, the mirror and the daemon as a whole.
+transactions, the mirror, accounts and the daemon as a whole.
 
 Each case and size runs in a process of its own, one after the other; half an hour in all. `--small` runs the
 same at toy sizes in two minutes, to see that everything works; `--markdown` prints what docs/performance.md
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from bench import ldap, mirror, transactions
+from bench import accounts, ldap, mirror, transactions
 from bench.cases import Case, as_json, measure, run_case
 from bench.live.__main__ import measure_live
 from bench.live.report import live_tables
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
             for memberships in (mirror.TOYS if options.small else mirror.SIZES)
         ]
+    with progress.status("accounts"):
+        synced = accounts.measure_accounts(small=options.small)
     with progress.status("the daemon on a homeserver"):
         live = measure_live(small=options.small)
     found = [
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *ldap.ldap_tables(directories),
         *transactions.transaction_tables(taken),
         *mirror.mirror_tables(mirrors),
+        *accounts.account_tables(synced),
         *live_tables(*live),
     ]
     _print(console, found, as_markdown=options.markdown)

@@ -98,7 +98,7 @@ async def test_a_homeserver_that_fails_one_call_in_five(live_stage: Stage) -> No
     )
     await stage.register_everybody()
     async with stage.daemon():
-        await follows(stage, 90)
+        await follows(stage, 180)
         await stage.join_all()
         stage.give(stage.organisation.moved("bela", "sales").left("cleo"))
         await follows(stage, 60)
