@@ -63,6 +63,15 @@ class Senses:
     """None where the configuration asks for nothing of accounts."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A complete directory, and from when it is."""
+
+    directory: Directory
+    at: datetime
+    """When reading it began: what changed later is not in it. UTC."""
+
+
 class Observer:
     """Gathers the world and makes the plan."""
 
@@ -73,6 +82,11 @@ class Observer:
 
     async def directory(self, recorded: Recorded | None = None) -> Directory:
         """The complete directory. Raises SourceError, also if it is empty where it was not empty before."""
+        return (await self.read(recorded)).directory
+
+    async def read(self, recorded: Recorded | None = None) -> Reading:
+        """The complete directory, and the time. Raises SourceError as `directory` does."""
+        at = self._senses.now()
         directory = await self._senses.source.read(self._roster)
         if recorded is not None and not directory.users:
             known = sum(seen.gone_since is None for seen in recorded.seen.values())
@@ -82,7 +96,7 @@ class Observer:
                     "nothing is done because of it; look at the source. If everybody has really left, remove "
                     "the spaces from the configuration",
                 )
-        return directory
+        return Reading(directory, at)
 
     def localparts(self, directory: Directory) -> Sequence[str]:
         """Of everyone in that directory, sorted; worked out once."""
@@ -92,15 +106,16 @@ class Observer:
         """What is remembered. Raises StoreError."""
         return await self._senses.recorded.load(self._roster, self._senses.now())
 
-    async def world(self, directory: Directory | None = None) -> World:
+    async def world(self, reading: Reading | None = None) -> World:
         """Everything a plan depends on; the directory is read, unless it is given, as by the daemon, whose
         cycles run side by side.
 
         Raises SourceError, HomeserverError, StoreError.
         """
-        recorded, is_shared = await self.recorded(), directory is not None
-        if directory is None:
-            directory = await self.directory(recorded)
+        recorded, is_shared = await self.recorded(), reading is not None
+        if reading is None:
+            reading = await self.read(recorded)
+        directory = reading.directory
         observed = await self._senses.homeserver.observe(
             self._roster,
             self._people.localparts(directory),
@@ -120,6 +135,7 @@ class Observer:
             observed=observed,
             recorded=recorded,
             now=self._senses.now(),
+            directory_at=reading.at,
             allowed_users=config.provisioner.allowed_users,
             limits=limits_of(config),
             joins=config.provisioner.membership == "join",
@@ -275,14 +291,14 @@ class Reconciler(Observer):
         """Cycles decide one after the other, and act side by side."""
 
     async def cycle(
-        self, stopping: asyncio.Event, hooks: Hooks = NO_HOOKS, directory: Directory | None = None
+        self, stopping: asyncio.Event, hooks: Hooks = NO_HOOKS, reading: Reading | None = None
     ) -> Cycle:
         """Gather, decide, and, if agreed, act. The directory is read, unless it is given.
 
         Raises AimError if any of it can't be done at all.
         """
         async with self._deciding:
-            world = await self.world(directory)
+            world = await self.world(reading)
             whole = make_plan(world)
             if not await hooks.agree(whole):
                 return Cycle(whole, (), agreed=False)
@@ -290,6 +306,8 @@ class Reconciler(Observer):
             memory = remember(world, whole, people_known=self._people.known)
             self._people.known = not memory.seen
             plan = hooks.claim(whole)
+            # Before it is recorded that it is held: being killed in between must not hide it.
+            await self._herald.tell(whole, memory, world)
             if not plan.due and not memory:
                 return Cycle(plan, ())
             if world.recovering and world.recorded.recovery_since is None:
@@ -297,7 +315,6 @@ class Reconciler(Observer):
                 await self._recorder.record_recovery(world.now)
             cycle = await self._begin(plan, memory)
             await self._record(memory, world)
-        await self._herald.tell(whole, memory, world)
         if cycle is None:
             return Cycle(plan, ())
         outcomes = await self._act(cycle, plan, world, stopping, hooks.progress)
@@ -331,10 +348,17 @@ class Reconciler(Observer):
         # Only now: the cycle's own record names them.
         for outcome in outcomes:
             if isinstance(outcome.action, EraseAccount) and outcome.status is OutcomeStatus.DONE:
-                person = outcome.action.person
-                await self._forgotten(person[1:].removesuffix(f":{world.observed.server_name}"))
-                await self._recorder.forget_person(outcome.action.user_id, person)
+                await self._forget(outcome.action.user_id, outcome.action.person, world)
         return tuple(outcomes)
+
+    async def _forget(self, user_id: str, mxid: str, world: World) -> None:
+        """All that we remember of them. Raises StoreError."""
+        localpart = mxid[1:].removesuffix(f":{world.observed.server_name}")
+        known = world.observed.known_accounts
+        account = known.accounts.get(localpart) if known else None
+        await self._forgotten(localpart)
+        # The account has no addresses any more; those that it had are to be forgotten too.
+        await self._recorder.forget_person(user_id, mxid, (account and account.emails) or ())
 
     async def _still_true(self, world: World, plan: Plan) -> None:
         """Raises PlanError if the answer took long and a cycle would do something else by now."""
@@ -351,7 +375,11 @@ class Reconciler(Observer):
     async def fell_due(self, since: datetime) -> bool:
         """Whether somebody's time on the deprovisioning queue ended since then. Raises StoreError."""
         queue, now = (await self.recorded()).queue, self._senses.now()
-        return any(since < queued.due_at <= now for queued in queue.values())
+        return any(
+            since < queued.due_at <= now
+            for queued in queue.values()
+            if queued.held_by is None and queued.restored_by is None
+        )
 
     async def settle(self, busy: frozenset[str] = frozenset()) -> None:
         """Waits for rooms that were being made when somebody was killed; `busy` ones are being made just now.
@@ -379,6 +407,8 @@ class Reconciler(Observer):
             await recorder.record_room(room, now)
         await self._record_people(memory, world.desired.directory.source, now)
         await self._record_queue(memory)
+        for user_id, mxid in memory.forget:
+            await self._forget(user_id, mxid, world)
         if memory.held is not None:
             await recorder.record_held(memory.held)
         if world.recovering and memory.recovery_since is None:

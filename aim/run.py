@@ -26,6 +26,7 @@ from aim.ops.watched import WatchedSource
 from aim.ports import HomeserverReader, Recorder, Source
 from aim.reconciler import Reconciler, Senses, nobody
 from aim.store.remembered import RememberingRecorder
+from aim.world.recorded import after
 
 _AGAIN = 5.0
 """Seconds until a database that went away is tried again."""
@@ -111,7 +112,7 @@ def _names(
 async def _postpone_queue(config: Config, recorder: Recorder) -> None:
     """The database is an older one: who was back since then, and left again, has a full period ahead."""
     logs.warning("the database is older than the homeserver; whoever waits for their erasure waits anew")
-    await recorder.postpone_queue(now() + config.soft_delete_period)
+    await recorder.postpone_queue(after(now(), config.soft_delete_period))
 
 
 @asynccontextmanager

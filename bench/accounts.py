@@ -191,7 +191,7 @@ def decide(inputs: Inputs, known: KnownAccounts, repetitions: int) -> Decided:
 def _decide(inputs: Inputs) -> float:
     started = time.process_time()
     desired = desire(inputs.config, inputs.directory, inputs.observed, inputs.recorded)
-    difference = diff(World(desired, inputs.observed, inputs.recorded, NOW))
+    difference = diff(World(desired, inputs.observed, inputs.recorded, NOW, NOW))
     seconds = time.process_time() - started
     if difference.actions:
         raise RuntimeError("there is something to do: the figures would be worth nothing")

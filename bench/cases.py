@@ -121,7 +121,7 @@ def _measure_core(inputs: Inputs, repetitions: int, *, changed: bool) -> Measure
         started = time.process_time()
         desired = desire(inputs.config, inputs.directory, inputs.observed, inputs.recorded)
         between = time.process_time()
-        difference = diff(World(desired, inputs.observed, inputs.recorded, NOW))
+        difference = diff(World(desired, inputs.observed, inputs.recorded, NOW, NOW))
         ended = time.process_time()
         desiring.append(between - started)
         diffing.append(ended - between)
@@ -152,7 +152,7 @@ def _measure_intern(make: Callable[[], Inputs], repetitions: int, *, changed: bo
         started = time.process_time()
         inputs = make()
         desired = desire(inputs.config, inputs.directory, inputs.observed, inputs.recorded)
-        difference = diff(World(desired, inputs.observed, inputs.recorded, NOW))
+        difference = diff(World(desired, inputs.observed, inputs.recorded, NOW, NOW))
         seconds.append(time.process_time() - started)
         _checked(difference, changed=changed)
         del inputs, desired, difference

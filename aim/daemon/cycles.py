@@ -18,13 +18,12 @@ import structlog
 from aim.daemon.mirrored import LiveMirror
 from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
-from aim.directory.model import Directory
 from aim.errors import AimError
-from aim.planner.actions import AccountAction, AnyAction, Invite, TakeControl
+from aim.planner.actions import AccountAction, AnyAction, Invite, LockAccount, TakeControl
 from aim.planner.fights import postponed, remembered
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
-from aim.reconciler import Clock, Cycle, Hooks, Reconciler
+from aim.reconciler import Clock, Cycle, Hooks, Reading, Reconciler
 
 GATHER = 5.0
 """Seconds that a room waits for others of its cycle, to be given free together."""
@@ -40,8 +39,10 @@ class _Work:
     """Room → how many of its due actions have no outcome yet."""
     failed: set[str] = field(default_factory=set)
     """Rooms of which something failed, or could not be tried."""
-    taken: set[str] = field(default_factory=set)
-    """Rooms that were taken over: nobody told us what happened there until the bot was in."""
+    again: set[str] = field(default_factory=set)
+    """What is to be looked at once more, although it is done: rooms that were taken over, as nobody told us
+    what happened there until the bot was in; and accounts that were locked, as their users may be back since
+    that was decided, or somebody wants them erased as soon as they are locked."""
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     accounts: set[str] = field(default_factory=set)
     """Those of the keys that are accounts: what was done to them comes back through no room."""
@@ -76,7 +77,7 @@ class Cycles:
         self.freed = asyncio.Event()
         """Set whenever a room is given free."""
 
-    async def whole(self, directory: Directory, decided: asyncio.Event) -> Cycle:
+    async def whole(self, reading: Reading, decided: asyncio.Event) -> Cycle:
         """A cycle over everything that nobody works on. `decided` is set when it begins to act.
 
         Raises AimError.
@@ -90,9 +91,9 @@ class Cycles:
             self._queue.add(rooms - taken, self._now())
             return taken
 
-        return await self._run(directory, _Work(decided=decided), mine, whole=True)
+        return await self._run(reading, _Work(decided=decided), mine, whole=True)
 
-    async def rooms(self, keys: frozenset[str], directory: Directory, decided: asyncio.Event) -> Cycle:
+    async def rooms(self, keys: frozenset[str], reading: Reading, decided: asyncio.Event) -> Cycle:
         """A cycle over rooms that the queue gave us. Raises AimError."""
 
         def mine(rooms: frozenset[str]) -> frozenset[str]:
@@ -103,7 +104,7 @@ class Cycles:
             return rooms & keys
 
         work = _Work(decided=decided, left=Counter(dict.fromkeys(keys, 1)))
-        return await self._run(directory, work, mine, whole=False)
+        return await self._run(reading, work, mine, whole=False)
 
     async def finish(self) -> None:
         """Waits until every room whose work is done is given free."""
@@ -111,7 +112,7 @@ class Cycles:
 
     async def _run(
         self,
-        directory: Directory,
+        reading: Reading,
         work: _Work,
         mine: Callable[[frozenset[str]], frozenset[str]],
         *,
@@ -136,7 +137,7 @@ class Cycles:
 
         try:
             cycle = await self._reconciler.cycle(
-                self._stopping, Hooks(progress=progress, claim=claim), directory
+                self._stopping, Hooks(progress=progress, claim=claim), reading
             )
         finally:
             # What has no outcome now never gets one.
@@ -170,8 +171,8 @@ class Cycles:
             if self._mirror is not None and room_id is not None:
                 # A refusal says that the room is not as we believed.
                 self._mirror.mark_stale(room_id)
-        elif isinstance(outcome.action, TakeControl):
-            work.taken.add(room)
+        elif isinstance(outcome.action, TakeControl | LockAccount):
+            work.again.add(room)
         elif isinstance(outcome.action, Invite) and outcome.action.acting_as is not None:
             self._look_again(outcome.action)
         work.left[room] -= 1
@@ -199,7 +200,7 @@ class Cycles:
         if not work.accounts.issuperset(rooms):
             await self._catch_up()
         for room in rooms:
-            self._give_free(room, failed=room in work.failed, again=room in work.taken)
+            self._give_free(room, failed=room in work.failed, again=room in work.again)
         self.freed.set()
 
     async def _catch_up(self) -> None:
@@ -211,7 +212,7 @@ class Cycles:
                 _log.warning("the mirror fell behind", cause=error.message, remedy=error.remedy)
 
     def _give_free(self, room: str, *, failed: bool, again: bool) -> None:
-        """With `again` it is looked at once more: the mirror has yet to read it."""
+        """With `again` it is looked at once more."""
         if failed and self._mirror is not None:
             pause = self._queue.failed(room, self._now())
             _log.info("a room is tried again", room=room, seconds=round(pause.total_seconds()))

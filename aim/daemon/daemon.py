@@ -25,17 +25,18 @@ from aim.daemon.keeping import Keeper
 from aim.daemon.mirrored import LiveMirror
 from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
-from aim.directory.model import Directory
 from aim.errors import AimError, SourceError, StoreError
 from aim.ops.metrics import Metrics
-from aim.planner.actions import account_key
-from aim.ports import Source
-from aim.reconciler import Clock, Cycle, Reconciler
+from aim.planner.actions import LockAccount, account_key
+from aim.ports import OutcomeStatus, Source
+from aim.reconciler import Clock, Cycle, Reading, Reconciler
 
 FULL_CYCLE = timedelta(hours=1)
 VERIFY = timedelta(hours=24)
 GRACE = 20.0
 """Seconds that requests under way have after SIGTERM."""
+_AHEAD = timedelta(minutes=1)
+"""So much earlier than the last reading it may be: time servers set clocks back."""
 
 _log = structlog.get_logger()
 
@@ -86,9 +87,8 @@ class Daemon:
         self._fatal: AimError | None = None
         self._looking: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._directory: Directory | None = None
-        """The directory in force."""
-        self._read_at: datetime | None = None
+        self._reading: Reading | None = None
+        """The directory in force, and from when it is."""
         self._looks_like: tuple[str, int] | None = None
         """The source and people's decisions, as the directory in force and the wanted cycle know them."""
         self._whole_wanted = False
@@ -185,17 +185,15 @@ class Daemon:
             looks_like = (await self._source.fingerprint(), await self._reconciler.decisions())
             if self._stopping.is_set():
                 return
-            if not (
-                await self._has_new_accounts() or self._is_due(looks_like) or await self._somebody_is_due()
-            ):
+            somebody_is_due = await self._somebody_is_due()
+            if not (somebody_is_due or await self._has_new_accounts() or self._is_due(looks_like)):
                 _log.debug("unchanged", source=self._source.type)
                 return
-            if self._must_read(looks_like):
-                self._directory = await self._reconciler.directory(await self._reconciler.recorded())
-                self._read_at = self._now()
+            if somebody_is_due or self._must_read(looks_like):
+                self._reading = await self._reconciler.read(await self._reconciler.recorded())
         except SourceError as error:
             self._open = True
-            self._teller.source_failed(error, self._read_at)
+            self._teller.source_failed(error, self._reading.at if self._reading else None)
         except StoreError as error:
             self._fail(error)
         except AimError as error:
@@ -206,12 +204,13 @@ class Daemon:
             self._woken.set()
 
     async def _has_new_accounts(self) -> bool:
-        if self._mirror is None or self._directory is None or not self._mirror.current:
+        if self._mirror is None or self._reading is None or not self._mirror.current:
             return False
-        return await self._mirror.poll_accounts(self._reconciler.localparts(self._directory))
+        return await self._mirror.poll_accounts(self._reconciler.localparts(self._reading.directory))
 
     async def _somebody_is_due(self) -> bool:
-        return self._last_whole is not None and await self._reconciler.fell_due(self._last_whole)
+        """Whether somebody's time ended since the directory was read: it has to say that they are away."""
+        return self._reading is not None and await self._reconciler.fell_due(self._reading.at)
 
     def _is_due(self, looks_like: tuple[str, int]) -> bool:
         return (
@@ -224,11 +223,11 @@ class Daemon:
 
     def _must_read(self, looks_like: tuple[str, int]) -> bool:
         return (
-            self._directory is None
+            self._reading is None
             or self._looks_like is None
             or looks_like[0] != self._looks_like[0]
-            or self._read_at is None
-            or self._now() - self._read_at >= self._pace.full
+            # Or by a clock that was ahead: nobody knows when.
+            or not -_AHEAD <= self._now() - self._reading.at < self._pace.full
         )
 
     # -- cycles ------------------------------------------------------------------------------------------
@@ -239,27 +238,27 @@ class Daemon:
         while not self._stopping.is_set():
             await self._wait()
             self._woken.clear()
-            directory = self._directory
-            if self._stopping.is_set() or directory is None:
+            reading = self._reading
+            if self._stopping.is_set() or reading is None:
                 continue
             if self._whole_wanted:
                 self._whole_wanted = False
-                await self._decide(partial(self._whole, directory))
+                await self._decide(partial(self._whole, reading))
             elif self._takes_rooms and (keys := self._queue.take(self._now())):
-                await self._decide(partial(self._rooms, keys, directory))
+                await self._decide(partial(self._rooms, keys, reading))
         if keeping is not None:
             keeping.cancel()
 
     @property
     def _takes_rooms(self) -> bool:
         """Whether rooms are looked at one by one: not while each look would read the whole homeserver."""
-        return self._mirror is not None and self._mirror.current and self._directory is not None
+        return self._mirror is not None and self._mirror.current and self._reading is not None
 
     async def _wait(self) -> None:
         """Until something is due."""
         due = self._queue.next_due() if self._takes_rooms else None
         seconds = None if due is None else max(0.0, (due - self._now()).total_seconds())
-        if self._whole_wanted and self._directory is not None:
+        if self._whole_wanted and self._reading is not None:
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), seconds)
@@ -288,19 +287,19 @@ class Daemon:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _whole(self, directory: Directory, decided: asyncio.Event) -> None:
+    async def _whole(self, reading: Reading, decided: asyncio.Event) -> None:
         self._last_whole, self._open = self._now(), False
-        cycle = await self._attempt(self._cycles.whole(directory, decided), decided)
+        cycle = await self._attempt(self._cycles.whole(reading, decided), decided)
         if cycle is None:
             self._open = True
             return
-        # With a current mirror, what failed is in the queue, and new accounts are polled for.
+        # With a current mirror, what failed or was locked is in the queue, and new accounts are polled for.
         is_live = self._mirror is not None and self._mirror.current
-        self._open = not is_live and bool(cycle.failed or cycle.plan.pending)
+        self._open = not is_live and bool(cycle.failed or cycle.plan.pending or _locked_somebody(cycle))
         self._teller.cycle(cycle, whole=True)
 
-    async def _rooms(self, keys: frozenset[str], directory: Directory, decided: asyncio.Event) -> None:
-        cycle = await self._attempt(self._cycles.rooms(keys, directory, decided), decided)
+    async def _rooms(self, keys: frozenset[str], reading: Reading, decided: asyncio.Event) -> None:
+        cycle = await self._attempt(self._cycles.rooms(keys, reading, decided), decided)
         if cycle is not None:
             self._teller.cycle(cycle, whole=False)
             if self._teller.has_news(cycle.plan):
@@ -319,3 +318,10 @@ class Daemon:
             return None
         finally:
             decided.set()
+
+
+def _locked_somebody(cycle: Cycle) -> bool:
+    return any(
+        isinstance(outcome.action, LockAccount) and outcome.status is OutcomeStatus.DONE
+        for outcome in cycle.outcomes
+    )

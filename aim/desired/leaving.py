@@ -2,12 +2,12 @@
 
 In: configuration, directory, observed accounts, what is recorded, and who must not be touched. Out: who may
 be locked and, once they have waited, erased; who stays in the rooms meanwhile; who of the queue is back.
-Whether an account is to be locked or erased today is the planner's business (`planner.accounts`).
+Whether an account is to be locked or erased today is the planner's business (`planner.leavers`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -30,6 +30,8 @@ class AccountRules:
     period: timedelta
     """How long between the two."""
     include_admins: bool
+    protected: frozenset[str] = frozenset()
+    """Localparts that are never locked or erased, whatever else is asked for: those we act as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Leaving:
     are."""
     back: Mapping[str, str] = field(default_factory=dict)
     """User ids of those on the queue who are active in the directory again → their localpart there."""
+    period: timedelta = timedelta()
+    """How long who leaves now has before them."""
 
 
 def account_rules(config: Config) -> AccountRules | None:
@@ -70,6 +74,9 @@ def account_rules(config: Config) -> AccountRules | None:
         deprovisions=wanted.deprovisioning.enabled,
         period=config.soft_delete_period,
         include_admins=wanted.deprovisioning.include_admins,
+        protected=frozenset(
+            name for name in (config.appservice.sender_localpart, config.homeserver.admin_user) if name
+        ),
     )
 
 
@@ -88,34 +95,43 @@ def leaving(
     config: Config, directory: Directory, observed: Observed, recorded: Recorded, untouched: People
 ) -> Leaving:
     """Who leaves. `untouched` are those of whom it is in doubt who they are, and our own bot."""
-    rules = account_rules(config)
-    if rules is None:
+    rules, queue = account_rules(config), recorded.queue
+    if rules is None and not queue:
         return Leaving()
     present = {user.id: user for user in directory.users}
-    queue = recorded.queue
-
-    def may_leave(seen: Seen, account: Account) -> bool:
-        mxid = f"@{seen.localpart}:{observed.server_name}"
-        protected = mxid == observed.bot or config.provisioner.allows(mxid)
-        return not protected and (rules.include_admins or not account.admin)
-
     left: Mapping[str, Left] = {}
-    known = usable(observed.known_accounts)
-    if known is not None:
+    # Who waits stays, although nobody asks for anything of accounts any more: we locked them.
+    names = {queued.localpart for queued in queue.values() if not _is_active(present, queued.user_id)}
+    if rules is not None:
         restored = {user_id for user_id, queued in queue.items() if queued.restored_by is not None}
-        candidates = (
+        candidates = [
             (seen, user)
             for seen, user in _gone(directory, present, recorded)
             if seen.id not in restored and _is_certain(directory, seen.localpart, untouched)
-        )
-        left = _left(candidates, known, may_leave)
-    waiting = [queued for queued in queue.values() if not _is_active(present, queued.user_id)]
-    names = {queued.localpart for queued in waiting} | (left.keys() if rules.deprovisions else set())
+        ]
+        known = usable(observed.known_accounts)
+        if known is not None:
+            left = _left(candidates, known, _may_leave(config, rules, observed))
+        if rules.deprovisions:
+            # While accounts can't be managed nobody is locked, and nobody is removed in place of it.
+            names |= left.keys() if known is not None else {seen.localpart for seen, _ in candidates}
     return Leaving(
         left=left,
         stays=directory.roster.people(sorted(names)) - untouched - directory.everyone,
         back={user_id: present[user_id].localpart for user_id in queue if _is_active(present, user_id)},
+        period=config.soft_delete_period,
     )
+
+
+def _may_leave(config: Config, rules: AccountRules, observed: Observed) -> Callable[[Seen, Account], bool]:
+    def may_leave(seen: Seen, account: Account) -> bool:
+        mxid = f"@{seen.localpart}:{observed.server_name}"
+        protected = (
+            mxid == observed.bot or seen.localpart in rules.protected or config.provisioner.allows(mxid)
+        )
+        return not protected and (rules.include_admins or not account.admin)
+
+    return may_leave
 
 
 def usable(known: KnownAccounts | None) -> KnownAccounts | None:
@@ -157,7 +173,7 @@ def _is_certain(directory: Directory, localpart: str, untouched: People) -> bool
 
 
 def _left(
-    candidates: Iterator[tuple[Seen, User | None]],
+    candidates: Iterable[tuple[Seen, User | None]],
     known: KnownAccounts,
     may_leave: Callable[[Seen, Account], bool],
 ) -> Mapping[str, Left]:

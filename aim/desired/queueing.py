@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 
 from aim.errors import AimError
-from aim.world.recorded import Approval, Queued
+from aim.world.recorded import Approval, Queued, after
 
 APPROVED_FOR = timedelta(hours=24)
 """How long the guards let an erasure go that a person asked for."""
@@ -80,9 +80,9 @@ def erase_identity(mxid: str) -> str:
 def merged(before: Queued | None, new: Queued) -> Queued:
     """What is recorded when the writer puts `new` where `before` stands.
 
-    Whoever held or restored somebody may have said so after the writer had last looked, and is not
-    overruled. Within one stay (the same `queued_at`) the time that falls due is theirs to change too, and the
-    wish to erase at once; it ends with the stay.
+    Who is held or restored is for people to say, and they may have said or taken it back after the writer had
+    last looked: what stands there counts. Within one stay (the same `queued_at`) so does the time that falls
+    due, and the wish to erase at once; a new stay begins without that.
     """
     if before is None:
         return new
@@ -91,9 +91,25 @@ def merged(before: Queued | None, new: Queued) -> Queued:
         new,
         due_at=before.due_at if is_same_stay else new.due_at,
         erase_by=before.erase_by if is_same_stay else new.erase_by,
-        held_by=before.held_by or new.held_by,
-        restored_by=before.restored_by or new.restored_by,
+        held_by=before.held_by,
+        restored_by=before.restored_by,
     )
+
+
+def locked_anew(before: Queued | None, new: Queued, *, queues: bool) -> Queued:
+    """What is recorded when somebody is about to be locked, or was found locked (`new.ours` is False):
+    `before` stands there at this moment.
+
+    With `queues` a new stay begins. Not so if somebody has asked for the erasure: then they wait on as they
+    do, and the word counts. Whom we locked before we were killed is still locked by us.
+    """
+    if before is None:
+        return new
+    is_same = before.localpart == new.localpart
+    ours = new.ours or (is_same and before.ours)
+    if is_same and not (queues and before.erase_by is None):
+        return replace(before, ours=ours)
+    return merged(before, replace(new, ours=ours))
 
 
 def restore(queue: Mapping[str, Queued], name: str, decision: Decision) -> QueueChange:
@@ -103,7 +119,13 @@ def restore(queue: Mapping[str, Queued], name: str, decision: Decision) -> Queue
     if entry.restored_by is not None:
         raise AimError(f"{mxid} was restored by {entry.restored_by} already", _SEE)
     kept = replace(entry, restored_by=decision.by, held_by=None, erase_by=None, found_due_at=None)
-    message = f"{mxid} is unlocked in the next cycle, and neither locked nor erased while they are away"
+    if entry.ours:
+        message = f"{mxid} is unlocked in the next cycle, and neither locked nor erased while they are away"
+    else:
+        message = (
+            f"{mxid} is not erased while they are away; it was locked before aim came, so it stays locked "
+            "until an administrator of the homeserver unlocks it"
+        )
     if _is_due(entry, decision.now):
         message += (
             f"; their time was over on {_moment(entry.due_at)}, so look whether the account is still there"
@@ -192,11 +214,7 @@ def reschedule(
 
 
 def _moved(entry: Queued, period: timedelta) -> Queued:
-    try:
-        due_at = entry.queued_at + period
-    except OverflowError:
-        # A period of thousands of years is a way to say never.
-        due_at = datetime.max.replace(tzinfo=UTC)
+    due_at = after(entry.queued_at, period)
     return entry if due_at == entry.due_at else replace(entry, due_at=due_at, found_due_at=None)
 
 

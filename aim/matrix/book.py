@@ -34,6 +34,8 @@ _MOST_OWNERS = 100
 """If more addresses are lacking than that, nobody is asked whose they are: the writer asks before it adds
 one."""
 _OWNER_KEPT = timedelta(minutes=30)
+_ABSENT_KEPT = timedelta(minutes=10)
+"""How long an account that was asked for and is not there is not asked for again because of a rumour."""
 _LATER = timedelta(hours=1)
 """When an account whose reading was refused is tried again."""
 _SLACK = timedelta(minutes=1)
@@ -81,6 +83,8 @@ class Book:
         self._knows_deactivated = False
         """They are not stored, so after a start they are asked for."""
         self._appeared: dict[str, None] = {}
+        self._absent: dict[str, datetime] = {}
+        """Localpart of an account that was asked for and is not there → until when that counts."""
         self._suspects: dict[str, None] = {}
         self._owners: dict[str, tuple[str | None, datetime]] = {}
         """Address → whose it is by the server's word, and until when that counts."""
@@ -106,6 +110,27 @@ class Book:
             known = self._known.accounts
             return KnownAccounts({name: known[name] for name in wanted if name in known}, owners)
 
+    async def current(self, localpart: str) -> Account | None:
+        """That account as it is at this moment, by one request; None if there is none. Nobody else is listed
+        for it, and it waits for no other look.
+
+        Raises also for a server that does not let us see accounts.
+        """
+        if not self._loaded:
+            async with self._turn:
+                await self._load()
+        started = self._changes
+        account = await self._server.account(localpart, ())
+        if self._written.get(localpart, 0) <= started:
+            # What others are reading of it at this moment is older.
+            self.changing(localpart)
+            if account is None:
+                self._known.drop(localpart)
+            else:
+                self._take(account, self._changes)
+            await self._record()
+        return account
+
     async def poll(self) -> list[str]:
         """Looks for new accounts with one small request; gives the localparts of those found, who count as
         appeared. Does nothing before the first listing, or where we may not see accounts."""
@@ -125,8 +150,11 @@ class Book:
             return [account.localpart for account in found]
 
     def appeared(self, localparts: Iterable[str]) -> None:
-        """Somebody saw that these have an account."""
-        self._appeared.update((name, None) for name in localparts if name not in self._known.accounts)
+        """Somebody saw that these have an account. Who was asked for and has none is not asked for again for
+        a while: a name may stay in rooms whose account is gone, or was never there."""
+        now, known = self._now(), self._known.accounts
+        absent = self._absent = {name: until for name, until in self._absent.items() if until > now}
+        self._appeared.update((name, None) for name in localparts if name not in known and name not in absent)
 
     def suspect(self, localpart: str) -> None:
         """Something may have changed about this account: it is read again, once."""
@@ -209,6 +237,7 @@ class Book:
         self._known.was_listed = True
         self._knows_deactivated = True
         self._appeared.clear()
+        self._absent.clear()
         await self._record(listed_at=now)
 
     async def _read_deactivated(self) -> None:
@@ -219,6 +248,7 @@ class Book:
                 for account in page:
                     self._known.put(account)
         self._knows_deactivated = True
+        await self._record()
 
     async def _look_again(self, now: datetime) -> None:
         names = {**self._suspects, **self._appeared}
@@ -316,6 +346,7 @@ class Book:
             self._suspects[name] = None
         elif answer is None:
             self._known.drop(name)
+            self._absent[name] = now + _ABSENT_KEPT
         else:
             if Attribute.EMAILS not in self._attributes:
                 # Synapse gives them along with the rest; what nobody needs is not kept.

@@ -282,10 +282,12 @@ class MasWriter:
             await self._mas.post(f"{_USERS}/{user.id}/unlock")
 
     async def erase(self, localpart: str) -> None:
-        """`POST users/{id}/deactivate`, which has the homeserver erase the user unless told to skip that."""
+        """`POST users/{id}/deactivate`, which has the homeserver erase the user unless told to skip that.
+
+        Asked for again of who is deactivated: nothing tells whether they were erased then.
+        """
         user = await self._existing(localpart)
-        if not user.account.deactivated:
-            await self._mas.post(f"{_USERS}/{user.id}/deactivate", {"skip_erase": False})
+        await self._mas.post(f"{_USERS}/{user.id}/deactivate", {"skip_erase": False})
 
     async def _existing(self, localpart: str) -> _User:
         user = await self._reader.user(localpart)

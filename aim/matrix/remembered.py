@@ -2,7 +2,7 @@
 
 In: accounts as they were read. Out: the same, whose address one is, whose attributes are due to be read
 again, and what has to be stored. Of a deactivated account nothing is stored: whoever was erased stays erased
-there.
+there. (What was stored before the store keeps for whoever is on the queue: it is forgotten with the person.)
 """
 
 from __future__ import annotations

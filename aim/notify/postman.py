@@ -169,6 +169,7 @@ class Postman:
             await self._give_up(queued, f"no mail can be made of it ({type(error).__name__})")
             return
         sender = self._settings.sender_address
+        served = connection.served
         match await connection.deliver(sender, letter.recipients, content):
             case Accepted(refused):
                 self._server_works()
@@ -178,8 +179,9 @@ class Postman:
                 else:
                     _log.info("mail sent", **facts)
             case PutOff(cause):
-                # Some servers take only so many mails over one connection.
-                is_used_up = connection.served > 0 and not connection.is_open
+                # Some servers take only so many mails over one connection. One that hangs up on the first
+                # has no time for us.
+                is_used_up = served > 0 and not connection.is_open
                 await self._put_off(queued, cause, at_once=is_used_up)
             case Refused(cause):
                 self._server_works()

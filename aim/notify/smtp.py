@@ -26,6 +26,7 @@ _PATIENCE = 4
 _SHOWN = 200
 """How many characters of what a server says are passed on."""
 _START_INPUT = 354
+_CLOSING = 421
 _Failure = (aiosmtplib.SMTPException, OSError, TimeoutError)
 """What the library raises when a command has no good answer."""
 
@@ -175,6 +176,8 @@ class Connection:
             self._client.close()
             return Unsure(f"the connection was lost while the server had the mail ({type(error).__name__})")
         self.served += 1
+        if answer.code == _CLOSING:
+            self._client.close()
         verdict = _judged(answer.code, answer.message)
         return accepted if isinstance(verdict, Accepted) else verdict
 

@@ -34,7 +34,8 @@ def attributes(
             continue
         if user.display_name and account.display_name != user.display_name:
             named.append((user, account))
-        if account.emails is not None and account.emails != user.emails:
+        # As with names: what the directory does not say, maybe as it could not be read, takes nothing away.
+        if user.emails and account.emails is not None and account.emails != user.emails:
             mailed.append((user, account))
     actions: list[SetDisplayName | SetEmails] = []
     problems: list[Problem] = []

@@ -1,8 +1,9 @@
-"""When an erasure is due, and whether the clock that says so is to be believed. Pure.
+"""When an erasure is due, and whether what says so is to be believed. Pure.
 
-In: the world's time, the time that was last recorded, how far the database's clock is off. Out: whether an
-entry of the queue may be erased now, and the readings to record. A clock that jumped is noticed by the gap to
-the last reading; then a second reading, an hour later, has to say the same.
+In: the world's time, the time that was last recorded, how far the database's clock is off, and when the
+directory was read. Out: whether an entry of the queue may be erased now, and the readings to record. A clock
+that jumped is noticed by the gap to the last reading; then a second reading, an hour later, has to say the
+same. A directory that was read before the time was over can't tell that they are still away.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 
 from aim.planner.world import World
-from aim.world.recorded import Queued
+from aim.world.recorded import Queued, after
 
 LONGEST_GAP = timedelta(hours=2)
 """Longer without a reading, and nobody can tell the time that passed from a clock that jumped."""
@@ -23,12 +24,15 @@ APART = timedelta(minutes=5)
 """So far the database's clock may be from ours."""
 SECOND_READING = timedelta(hours=1)
 READ_AGAIN = timedelta(minutes=15)
+_A_DAY = timedelta(days=1)
 
 
 class Due(Enum):
     NO = auto()
     UNSURE = auto()
     """By the clock it is due; a second reading has to say so too."""
+    UNREAD = auto()
+    """It is due; the directory has to be read again, and say that they are still away."""
     YES = auto()
 
 
@@ -38,11 +42,19 @@ def due(world: World, queued: Queued) -> Due:
         return Due.YES
     if world.now < queued.due_at:
         return Due.NO
+    if not _is_believed(world, queued):
+        return Due.UNSURE
+    # What was read "later than now" was read by a clock that has been put right since.
+    was_read = queued.due_at <= world.directory_at <= world.now + BACKWARDS
+    return Due.YES if was_read else Due.UNREAD
+
+
+def _is_believed(world: World, queued: Queued) -> bool:
     found = queued.found_due_at
     if found is None:
-        return Due.YES if is_trusted(world) else Due.UNSURE
+        return is_trusted(world)
     # Once the clock was in doubt, that it has been steady since is not enough: that it went on is.
-    return Due.YES if _agrees(world) and world.now - found >= SECOND_READING else Due.UNSURE
+    return _agrees(world) and world.now - found >= SECOND_READING
 
 
 def is_trusted(world: World) -> bool:
@@ -74,3 +86,14 @@ def noticed(world: World, queue: Iterable[Queued], unsure: frozenset[str]) -> It
             at = None
         if at != found:
             yield replace(queued, found_due_at=at)
+
+
+def stay(queued: Queued, now: datetime, period: timedelta) -> Queued:
+    """The entry, if they may have been back at `now`: who leaves again has the whole `period` before them.
+
+    It changes once a day at most, and so gives them a day more.
+    """
+    if queued.erase_by is None and after(now, period) <= queued.due_at:
+        return queued
+    due_at = after(now, period + _A_DAY)
+    return replace(queued, queued_at=now, due_at=due_at, erase_by=None, found_due_at=None)

@@ -165,7 +165,8 @@ def _account(person: PersonAnswer) -> str:
 
 
 def _in_queue(queued: Queued) -> Iterator[str]:
-    yield f"since {moment(queued.queued_at)}, {queued.reason}; erased from {moment(queued.due_at)} on"
+    due = f"erased from {moment(queued.due_at)} on, if the directory, read after that, says so"
+    yield f"since {moment(queued.queued_at)}, {queued.reason}; {due}"
     if not queued.ours:
         yield "locked by somebody else before: never unlocked by us"
     if queued.restored_by is not None:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from aim.desired.leaving import usable
 from aim.desired.rooms import DesiredRoom
+from aim.directory.model import User
 from aim.directory.roster import NOBODY, People
-from aim.planner.accounts import queue_memory
 from aim.planner.actions import AddChild, AnyAction, CreateRoom, Kick, SetRoomState, TakeControl
 from aim.planner.diff import SUGGESTED, applied_properties
 from aim.planner.plan import Plan
+from aim.planner.queue_memory import queue_memory
 from aim.planner.wishes import ever_entitled, newly_lapsed, newly_regained
 from aim.planner.world import World
 from aim.world.recorded import Queued, RecordedRoom, Seen
@@ -44,12 +46,14 @@ class Memory:
     """Entries of the queue that changed: found due by a clock in doubt, or gone over to a new id."""
     dequeue: tuple[str, ...] = ()
     """User ids that leave the queue, as there is nothing to unlock; before `enqueue`."""
+    forget: tuple[tuple[str, str], ...] = ()
+    """User id and MXID of those on the queue who have no account any more: nothing is remembered of them."""
     clock: datetime | None = None
     """The reading of the clock to record, or None if the last one will do."""
 
     def __bool__(self) -> bool:
         people = self.seen or self.entitled or self.lapsed or self.regained or self.returned
-        accounts = self.enqueue or self.dequeue or self.clock is not None
+        accounts = self.enqueue or self.dequeue or self.forget or self.clock is not None
         return bool(self.rooms or people or accounts or self.held is not None or self.recovery_changed)
 
 
@@ -77,6 +81,9 @@ def remember(world: World, plan: Plan, *, people_known: bool = False) -> Memory:
         recovery_changed=recovery != world.recorded.recovery_since,
         enqueue=queue.enqueue,
         dequeue=queue.dequeue,
+        forget=tuple(
+            (queued.user_id, f"@{queued.localpart}:{world.observed.server_name}") for queued in queue.forget
+        ),
         clock=queue.clock,
     )
 
@@ -157,13 +164,23 @@ def _seen(world: World) -> Iterator[Seen]:
         if number is not None and number in in_doubt:
             continue
         if known is None:
-            yield Seen(user.id, user.localpart, user.weak_id, world.now, None)
+            if not _may_be_erased(world, user):
+                yield Seen(user.id, user.localpart, user.weak_id, world.now, None)
         elif known.gone_since is not None or known.weak_id != user.weak_id:
             yield replace(known, gone_since=None, weak_id=user.weak_id)
     unresolved = world.desired.directory.unresolved
     for known in seen.values():
         if known.gone_since is None and known.id not in present and known.id not in unresolved:
             yield replace(known, gone_since=world.now)
+
+
+def _may_be_erased(world: World, user: User) -> bool:
+    """Whether it may be that we erased and forgot them, while the directory still has them as disabled."""
+    if user.active or world.desired.accounts is None:
+        return False
+    known = usable(world.observed.known_accounts)
+    account = known.accounts.get(user.localpart) if known is not None else None
+    return known is None or (account is not None and account.deactivated)
 
 
 def _entitled(world: World) -> Iterator[tuple[str, tuple[str, ...]]]:

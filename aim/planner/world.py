@@ -42,6 +42,8 @@ class World:
     recorded: Recorded
     now: datetime
     """UTC."""
+    directory_at: datetime
+    """When the reading of the directory in force began. UTC."""
     allowed_users: Sequence[re.Pattern[str]] = ()
     """MXIDs that fully match one of these are never kicked or demoted."""
     limits: Mapping[str, Limits] = field(default_factory=dict)

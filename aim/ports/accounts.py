@@ -20,8 +20,16 @@ class AccountReader(Protocol):
         """
         ...
 
+    async def current(self, localpart: str) -> Account | None:
+        """That account as it is at this moment, asked for alone and remembered; None if there is none.
+
+        What was not asked for along with it is as `observe` gives it. Raises HomeserverError.
+        """
+        ...
+
     def appeared(self, localparts: Collection[str]) -> None:
-        """These have an account, as was seen elsewhere; the next look asks for those not known."""
+        """These have an account, as was seen elsewhere; the next look asks for those not known, unless it has
+        asked a short while ago and there was none."""
         ...
 
     def suspect(self, localpart: str) -> None:
@@ -55,7 +63,8 @@ class AccountWriter(Protocol):
     async def unlock(self, localpart: str) -> None: ...
 
     async def erase(self, localpart: str) -> None:
-        """Deactivates the account for good, with all that its user wrote marked as erased."""
+        """Deactivates the account for good, with all that its user wrote marked as erased; one that was
+        deactivated by others without that, too. Asks again where nothing tells whether it was erased."""
         ...
 
 
@@ -92,5 +101,5 @@ class AccountStore(Protocol):
         listed_at: datetime | None = None,
     ) -> None:
         """Inserts or replaces `changed`, drops the localparts in `gone`; with `listed_at` that is the time of
-        a complete listing."""
+        a complete listing. Those on the deprovisioning queue are not dropped before they are forgotten."""
         ...

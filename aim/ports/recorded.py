@@ -164,7 +164,14 @@ class Recorder(RecordedReader, Protocol):
     async def approve(self, approvals: Sequence[Approval], digest: str, now: datetime) -> None: ...
 
     async def enqueue(self, queued: Sequence[Queued]) -> None:
-        """Inserts or replaces these entries of the queue; what a person decided about them since stays."""
+        """Inserts or replaces these entries of the queue; what a person decided or took back about them since
+        counts, and not what these entries say of it."""
+        ...
+
+    async def change_queued(self, user_id: str, change: Callable[[Queued | None], Queued]) -> Queued:
+        """Puts what `change` makes of their entry as it is at this moment; nobody decides anything about it
+        meanwhile. Gives it back. Raises what `change` raises: then all is as it was.
+        """
         ...
 
     async def dequeue(self, user_ids: Collection[str]) -> None:
@@ -183,6 +190,9 @@ class Recorder(RecordedReader, Protocol):
         """What time it is: later cycles tell by it whether the clock jumped."""
         ...
 
-    async def forget_person(self, user_id: str, mxid: str) -> None:
-        """They are erased: everything that names them is removed, in the audit replaced by a keyed hash."""
+    async def forget_person(self, user_id: str, mxid: str, emails: Collection[str] = ()) -> None:
+        """They are erased: everything that names them is removed, in the audit replaced by a keyed hash.
+
+        `emails` are addresses of theirs, besides those that are recorded.
+        """
         ...

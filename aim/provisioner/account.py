@@ -7,10 +7,10 @@ they are, so that the next cycle finds either both or neither to be completed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import assert_never
 
+from aim.desired.queueing import locked_anew
 from aim.errors import HomeserverUnavailable
 from aim.planner.actions import (
     AnyAccountAction,
@@ -24,7 +24,8 @@ from aim.planner.guards import counted_as
 from aim.ports import AccountWriter, Announcement, MailEvent
 from aim.provisioner.tools import Job
 from aim.provisioner.work import SkippedError, Work
-from aim.world.recorded import Queued
+from aim.world.accounts import Account
+from aim.world.recorded import Queued, after
 
 
 class AccountWork(Work):
@@ -66,71 +67,94 @@ class AccountWork(Work):
         return writer
 
     async def _lock(self, action: LockAccount, name: str) -> None:
-        tools, now = self._job.tools, self._job.tools.now()
-        due_at = _after(now, action.period)
-        if action.queues:
-            queued = Queued(
-                user_id=action.user_id,
-                localpart=name,
-                queued_at=now,
-                due_at=due_at,
-                reason=action.reason,
-                ours=action.ours,
-            )
-            await tools.recorder.enqueue([queued])
-        if action.ours:
+        """What the plan knew of the account may be a day old: it is asked for again, and so is the queue."""
+        account = await self._current(name)
+        if account.deactivated:
+            raise SkippedError("the account is deactivated")
+        entry = self._entry(action, name, ours=not account.locked)
+
+        def put(before: Queued | None) -> Queued:
+            if before is not None and before.restored_by is not None:
+                raise SkippedError(f"{before.restored_by} has restored them meanwhile")
+            return locked_anew(before, entry, queues=action.queues)
+
+        queued = await self._job.tools.recorder.change_queued(action.user_id, put)
+        if not account.locked:
             await self._writer.lock(name)
-            await self._tell(MailEvent.DEACTIVATED, action.user_id, name, due_at=due_at)
+            await self._tell(MailEvent.DEACTIVATED, action.user_id, name, account, due_at=queued.due_at)
+
+    def _entry(self, action: LockAccount, name: str, *, ours: bool) -> Queued:
+        """For a stay on the queue that begins now."""
+        now = self._job.tools.now()
+        return Queued(
+            user_id=action.user_id,
+            localpart=name,
+            queued_at=now,
+            due_at=after(now, action.period),
+            reason=action.reason,
+            ours=ours,
+        )
 
     async def _unlock(self, action: UnlockAccount, name: str) -> None:
-        await self._writer.unlock(name)
+        """Whether it is locked is asked at this moment: a lock may have been made and not remembered."""
+        account = await self._read(name)
+        if account is None or account.deactivated:
+            raise SkippedError("there is no account any more that could be unlocked")
+        if account.locked:
+            await self._writer.unlock(name)
         if action.leaves_queue:
             await self._job.tools.recorder.dequeue([action.user_id])
-        await self._tell(MailEvent.ACTIVATED, action.user_id, name)
+        if account.locked:
+            await self._tell(MailEvent.ACTIVATED, action.user_id, name, account)
 
     async def _erase(self, action: EraseAccount, name: str) -> None:
-        """The one thing that can't be had back: what people decided since it was planned still counts."""
+        """The one thing that can't be had back: what people decided since it was planned still counts, up to
+        the last moment."""
+        account = await self._current(name)
+        if not (account.locked or account.deactivated):
+            raise SkippedError("somebody has unlocked the account meanwhile")
         queued = await self._job.tools.recorder.queued(action.user_id)
-        if queued is None or queued.restored_by is not None or queued.held_by is not None:
+        if queued is None or queued.localpart != name or queued.restored_by or queued.held_by:
             raise SkippedError("somebody has decided otherwise meanwhile")
         if queued.erase_by is None and self._job.tools.now() < queued.due_at:
             raise SkippedError("it is not due any more")
-        if not await self._is_still_locked(name):
-            raise SkippedError("somebody has unlocked the account meanwhile")
         # What we remember of them goes when the cycle's own record is complete.
         await self._writer.erase(name)
 
-    async def _is_still_locked(self, name: str) -> bool:
-        """Asked at this moment; so is what was deactivated already, and is only to be forgotten."""
+    async def _current(self, name: str) -> Account:
+        """The account as it is at this moment, if we may lock or erase it; deactivated or not."""
+        account = await self._read(name)
+        if account is None:
+            raise SkippedError("there is no such account any more")
+        rules = self._job.desired.accounts
+        if account.admin and not (rules is not None and rules.include_admins):
+            raise SkippedError("the account is an administrator's by now")
+        return account
+
+    async def _read(self, name: str) -> Account | None:
         reader = self._job.tools.known_accounts
         if reader is None:
-            return False
-        reader.suspect(name)
-        account = (await reader.observe({name: ()})).accounts.get(name)
-        return account is not None and (account.locked or account.deactivated)
+            raise HomeserverUnavailable("accounts can't be read: no way to them is configured")
+        return await reader.current(name)
 
-    async def _tell(self, event: MailEvent, user_id: str, name: str, **facts: object) -> None:
+    async def _tell(
+        self, event: MailEvent, user_id: str, name: str, account: Account, **facts: object
+    ) -> None:
+        """`account` is as it was read just now; the addresses may have been left out."""
         announcer = self._job.tools.announcer
         if announcer is None:
             return
         users = self._job.desired.directory.users
         # The directory does not know everybody any more.
         known = next((user for user in users if user.id == user_id), None) or self._job.accounts.get(name)
+        emails = (known and known.emails) or account.emails or ()
         await announcer.announce(
             Announcement(
                 event=event,
                 key=f"{event} {user_id} {self._job.tools.now().isoformat()}",
                 localpart=name,
                 display_name=known.display_name if known else None,
-                emails=known.emails or () if known else (),
+                emails=emails,
                 facts=facts,
             )
         )
-
-
-def _after(now: datetime, period: timedelta) -> datetime:
-    try:
-        return now + period
-    except OverflowError:
-        # A period of thousands of years is a way to say never.
-        return datetime.max.replace(tzinfo=UTC)

@@ -8,19 +8,24 @@ that is added there has its place here.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import asyncpg
 
-from aim.store.pseudonyms import Erased, audit_key, pseudonym
+from aim.store.pseudonyms import Erased, audit_key, keyed_hash, pseudonym
 from aim.store.queries import QUERIES
 
 
-async def forget(connection: asyncpg.Connection, user_id: str, mxid: str) -> Erased:
-    """Forgets the person with that id and that account, within the caller's transaction."""
+async def forget(
+    connection: asyncpg.Connection, user_id: str, mxid: str, emails: Collection[str] = ()
+) -> Erased:
+    """Forgets the person with that id and that account, within the caller's transaction. `emails` are theirs,
+    besides those that are recorded."""
     key = await audit_key(connection)
     localpart = mxid[1:].partition(":")[0]
-    addresses = await connection.fetch(QUERIES["forget_addresses"], localpart)
-    person = Erased(mxid, user_id, pseudonym(key, mxid), tuple(sorted(row["address"] for row in addresses)))
+    known = {row["address"] for row in await connection.fetch(QUERIES["forget_addresses"], localpart)}
+    person = Erased(mxid, user_id, pseudonym(key, mxid), tuple(sorted(known.union(emails))))
+    await connection.execute(QUERIES["record_erased"], keyed_hash(key, localpart))
     await _rewrite_letters(connection, person)
     await _remove(connection, person)
     await _rewrite_mirror(connection, person)
@@ -35,7 +40,7 @@ async def _remove(connection: asyncpg.Connection, person: Erased) -> None:
     await connection.execute(QUERIES["forget_queued"], person.user_id, person.localpart)
     await connection.execute(QUERIES["forget_entitled"], person.localpart)
     await connection.execute(QUERIES["forget_their_leaves"], person.localpart)
-    await connection.execute(QUERIES["drop_accounts"], [person.localpart])
+    await connection.execute(QUERIES["forget_stored_account"], person.localpart)
     await connection.execute(QUERIES["forget_member"], person.mxid)
     await connection.execute(QUERIES["forget_account"], person.localpart)
     await connection.execute(QUERIES["forget_doubts"], person.mxid)

@@ -12,8 +12,8 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ import asyncpg
 from aim.planner.actions import identity_of
 from aim.planner.document import to_text
 from aim.store.queries import QUERIES
+from aim.world.recorded import Done
 
 _SHORTEST_ID = 8
 """An id of fewer characters, a number say, is too common a word to be looked for in sentences."""
@@ -152,17 +153,39 @@ class Erased:
 
 
 class Forgotten:
-    """Who was erased through this session: their outcomes, plans and leaves are still to come."""
+    """Who was erased: their outcomes, plans and leaves are still to come. Those of earlier sessions are known
+    by hashes alone, until somebody speaks of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: bytes = b"", hashes: Collection[bytes] = ()) -> None:
+        """`hashes` are those of localparts, by that key."""
+        self._key = key
+        self._hashes = set(hashes)
         self._people: dict[str, Erased] = {}
 
-    def add(self, person: Erased) -> None:
-        """They are erased."""
+    def add(self, person: Erased, key: bytes) -> None:
+        """They are erased; `key` is that of the hashes."""
+        self._key = key
+        self._hashes.add(keyed_hash(key, person.localpart))
         self._people[person.mxid] = person
 
-    def are_back(self, localparts: Collection[str]) -> None:
-        """Users of these names are in the directory: names that may be recorded again."""
+    def notice(self, mxids: Iterable[str]) -> None:
+        """These are about to be recorded: who of them was erased is known by name from now on."""
+        if not self._hashes:
+            return
+        for mxid in mxids:
+            localpart = mxid[1:].partition(":")[0]
+            if mxid not in self._people and keyed_hash(self._key, localpart) in self._hashes:
+                self._people[mxid] = Erased(mxid, "", pseudonym(self._key, mxid))
+
+    def are_back(self, localparts: Collection[str]) -> Sequence[bytes]:
+        """Users of these names are in the directory: names that may be recorded again. Gives the hashes that
+        are to be forgotten."""
+        back = self._hashes.intersection(keyed_hash(self._key, name) for name in localparts if self._hashes)
+        self._hashes -= back
+        self._drop(localparts)
+        return sorted(back)
+
+    def _drop(self, localparts: Collection[str]) -> None:
         for person in [one for one in self._people.values() if one.localpart in localparts]:
             del self._people[person.mxid]
 
@@ -176,6 +199,16 @@ class Forgotten:
         for person in self._named_in(text):
             text = person.in_text(text)
         return text
+
+    def in_done(self, done: Done) -> Done:
+        """A destructive action, begun, without any of them: what their account leaves behind in a room, a
+        power level say, goes after them."""
+        for person in self._people.values():
+            identity = person.in_identity(done.identity)
+            if identity != done.identity or done.person == person.localpart:
+                counted = person.pseudonym if done.person == person.localpart else done.person
+                return replace(done, identity=identity, person=counted)
+        return done
 
     def in_plan(self, plan: str) -> str:
         """The JSON text of a plan without any of them."""

@@ -7,7 +7,7 @@ survives a crash.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -23,7 +23,7 @@ from aim.store.forgetting import forget
 from aim.store.letters import PostgresLetters
 from aim.store.lock import holder_name, writers_lock
 from aim.store.mirror import PostgresMirror
-from aim.store.pseudonyms import Forgotten
+from aim.store.pseudonyms import Forgotten, audit_key
 from aim.store.queries import QUERIES
 from aim.store.recorded import RecordedStore, queued
 from aim.world.recorded import Approval, Done, Queued, RecordedRoom, Seen
@@ -35,9 +35,9 @@ _KEEP_DONE = timedelta(days=1)
 class RecorderStore(RecordedStore):
     """Recorder over the session that holds the writer's lock. All methods: see ports.Recorder."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, forgotten: Forgotten | None = None) -> None:
         super().__init__(session)
-        self._forgotten = Forgotten()
+        self._forgotten = forgotten or Forgotten()
         self.mirror = PostgresMirror(session, self._forgotten)
         """The mirror's store, through the same session: whoever lost the lock can't write it either."""
         self.accounts = PostgresAccounts(session)
@@ -49,6 +49,7 @@ class RecorderStore(RecordedStore):
         """Several may run side by side, each on rooms of its own."""
         async with self._session.transaction() as connection:
             await connection.execute(QUERIES["prune_done"], now - _KEEP_DONE)
+            self._forgotten.notice(_people_in(plan_json))
             plan = self._forgotten.in_plan(plan_json)
             cycle: int = await connection.fetchval(QUERIES["begin_cycle"], now, digest, plan)
             return cycle
@@ -101,16 +102,19 @@ class RecorderStore(RecordedStore):
             await connection.execute(QUERIES["forget_room"], key)
 
     async def record_done(self, done: Done) -> None:
+        done = self._forgotten.in_done(done)
         async with self._session.transaction() as connection:
             await connection.execute(
                 QUERIES["record_done"], done.identity, done.kind, done.space, done.person, done.at
             )
 
     async def record_seen(self, seen: Sequence[Seen], forget: Collection[str], source: str) -> None:
+        back = self._forgotten.are_back({user.localpart for user in seen})
         async with self._session.transaction() as connection:
             await replace_seen(connection, seen, forget)
             await connection.execute(QUERIES["record_source"], source)
-        self._forgotten.are_back({user.localpart for user in seen})
+            if back:
+                await connection.execute(QUERIES["forget_erased"], back)
 
     async def record_entitled(self, new: Mapping[str, Collection[str]], now: datetime) -> None:
         async with self._session.transaction() as connection:
@@ -158,22 +162,14 @@ class RecorderStore(RecordedStore):
 
     async def enqueue(self, queued: Sequence[Queued]) -> None:
         """What a person decided meanwhile stays: see desired.queueing.merged."""
-        # In the order in which `aim queue` locks them, so that neither waits for the other for ever.
-        entries = sorted(queued, key=lambda entry: entry.user_id)
         async with self._session.transaction() as connection:
-            await connection.execute(
-                QUERIES["enqueue"],
-                [entry.user_id for entry in entries],
-                [entry.localpart for entry in entries],
-                [entry.queued_at for entry in entries],
-                [entry.due_at for entry in entries],
-                [entry.reason for entry in entries],
-                [entry.ours for entry in entries],
-                [entry.found_due_at for entry in entries],
-                [entry.held_by for entry in entries],
-                [entry.erase_by for entry in entries],
-                [entry.restored_by for entry in entries],
-            )
+            await _enqueue(connection, queued)
+
+    async def change_queued(self, user_id: str, change: Callable[[Queued | None], Queued]) -> Queued:
+        async with self._session.transaction() as connection:
+            entry = change(queued(await connection.fetch(QUERIES["lock_queued"], user_id)).get(user_id))
+            await _enqueue(connection, [entry])
+        return entry
 
     async def queued(self, user_id: str) -> Queued | None:
         async with self._session.snapshot() as connection:
@@ -191,12 +187,13 @@ class RecorderStore(RecordedStore):
         async with self._session.transaction() as connection:
             await connection.execute(QUERIES["record_clock"], now)
 
-    async def forget_person(self, user_id: str, mxid: str) -> None:
+    async def forget_person(self, user_id: str, mxid: str, emails: Collection[str] = ()) -> None:
         """What is recorded of them later in this session, the outcome of their erasure say, has the same
         pseudonym."""
         async with self._session.transaction() as connection:
-            person = await forget(connection, user_id, mxid)
-        self._forgotten.add(person)
+            person = await forget(connection, user_id, mxid, emails)
+            key = await audit_key(connection)
+        self._forgotten.add(person, key)
 
     async def _insert_outcomes(
         self, connection: asyncpg.Connection, cycle: int, outcomes: Mapping[int, Outcome], now: datetime
@@ -223,6 +220,32 @@ class RecorderStore(RecordedStore):
             )
 
 
+def _people_in(plan_json: str) -> Iterator[str]:
+    """MXIDs that the actions of a plan are about."""
+    for action in json.loads(plan_json).get("actions", ()):
+        target = action.get("target")
+        if isinstance(target, str) and target.startswith("@"):
+            yield target
+
+
+async def _enqueue(connection: asyncpg.Connection, entries: Sequence[Queued]) -> None:
+    # In the order in which `aim queue` locks them, so that neither waits for the other for ever.
+    entries = sorted(entries, key=lambda entry: entry.user_id)
+    await connection.execute(
+        QUERIES["enqueue"],
+        [entry.user_id for entry in entries],
+        [entry.localpart for entry in entries],
+        [entry.queued_at for entry in entries],
+        [entry.due_at for entry in entries],
+        [entry.reason for entry in entries],
+        [entry.ours for entry in entries],
+        [entry.found_due_at for entry in entries],
+        [entry.held_by for entry in entries],
+        [entry.erase_by for entry in entries],
+        [entry.restored_by for entry in entries],
+    )
+
+
 @asynccontextmanager
 async def open_recorder(dsn: str, *, name: str = "aim", wait: bool = False) -> AsyncIterator[RecorderStore]:
     """The recorder of the database behind `dsn`, migrated, for as long as we hold the writer's lock.
@@ -238,4 +261,6 @@ async def open_recorder(dsn: str, *, name: str = "aim", wait: bool = False) -> A
             await schema.migrate(connection)
             # There is one writer, and it has just come: whatever still seems to run was killed.
             await connection.execute(QUERIES["interrupt_cycles"])
-        yield RecorderStore(session)
+            key = await connection.fetchval(QUERIES["audit_key"])
+            hashes = [row["localpart_hash"] for row in await connection.fetch(QUERIES["load_erased"])]
+        yield RecorderStore(session, Forgotten(key or b"", hashes))

@@ -161,6 +161,14 @@ class RememberingRecorder:
         async with self._remembering(with_queued):
             await self._recorder.enqueue(queued)
 
+    async def change_queued(self, user_id: str, change: Callable[[Queued | None], Queued]) -> Queued:
+        def with_entry(known: Recorded) -> Recorded:
+            return replace(known, queue=dict(sorted({**known.queue, user_id: entry}.items())))
+
+        async with self._remembering(with_entry):
+            entry = await self._recorder.change_queued(user_id, change)
+        return entry
+
     async def queued(self, user_id: str) -> Queued | None:
         # Of this moment: what is remembered may lack what a person said since.
         return await self._recorder.queued(user_id)
@@ -184,9 +192,9 @@ class RememberingRecorder:
         async with self._remembering(lambda known: replace(known, clock=now)):
             await self._recorder.record_clock(now)
 
-    async def forget_person(self, user_id: str, mxid: str) -> None:
+    async def forget_person(self, user_id: str, mxid: str, emails: Collection[str] = ()) -> None:
         try:
-            await self._recorder.forget_person(user_id, mxid)
+            await self._recorder.forget_person(user_id, mxid, emails)
         finally:
             # It changes a little of nearly everything: the next load reads that.
             self._recorded = None

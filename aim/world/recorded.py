@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from aim.directory.roster import People
+
+_NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""Not `datetime.max`, which a database takes for infinity, and gives back without a time zone."""
+
+
+def after(at: datetime, period: timedelta) -> datetime:
+    """When a period that began then is over, in UTC. One of thousands of years is a way to say never."""
+    try:
+        return min(at + period, _NEVER)
+    except OverflowError:
+        return _NEVER
 
 
 @dataclass(frozen=True, slots=True)

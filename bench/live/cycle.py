@@ -44,7 +44,7 @@ def _once(inputs: Inputs) -> Mapping[str, float]:
     desired, desiring = _timed(
         lambda: desire(inputs.config, inputs.directory, inputs.observed, inputs.recorded)
     )
-    world = World(desired, inputs.observed, inputs.recorded, NOW)
+    world = World(desired, inputs.observed, inputs.recorded, NOW, NOW)
     plan, planning = _timed(lambda: make_plan(world))
     if plan.actions:
         raise RuntimeError("there is something to do: the figures would be worth nothing")

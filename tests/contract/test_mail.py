@@ -300,6 +300,34 @@ async def test_a_server_that_takes_few_mails_over_one_connection_gets_another(
     assert sum(post.clock.waits) == 0
 
 
+@pytest.mark.parametrize("stage", ["recipient", "data", "content"])
+async def test_a_server_that_has_no_time_for_us_is_given_some(
+    server: SmtpServer, post: Post, stage: str
+) -> None:
+    """421 ends the connection (RFC 5321, 3.8); for what was the first over it, that is no reason to hurry."""
+    busy = "421 4.3.2 try again later"
+    if stage == "recipient":
+        server.refuse["mia@example.com"] = [busy] * 5
+    elif stage == "data":
+        server.data = [busy] * 5
+    else:
+        server.answers = [busy] * 5
+    await post.letters.post([letter("one"), letter("two", ["bob@example.com"])], START)
+    await post.run_dry()
+    assert post.letters.statuses() == ["sent", "sent"]
+    assert sorted(str(mail["Subject"]) for mail in server.mails) == ["Welcome one", "Welcome two"]
+    assert post.clock.now - START >= timedelta(minutes=1 + 2 + 4)
+    assert server.connections < 15
+
+
+async def test_a_server_that_has_no_time_for_three_days(server: SmtpServer, post: Post) -> None:
+    server.refuse["mia@example.com"] = ["421 4.3.2 try again later"] * 500
+    await post.letters.post([letter()], START)
+    await post.run_dry()
+    assert post.letters.statuses() == ["given_up"]
+    assert timedelta(days=3) <= post.clock.now - START < timedelta(days=3, hours=2)
+
+
 async def test_what_was_under_way_at_a_kill_is_not_sent_again(server: SmtpServer, post: Post) -> None:
     await post.letters.post([letter("one"), letter("two")], START)
     assert await post.letters.take(START) is not None

@@ -11,8 +11,11 @@ import pytest
 
 from aim.directory.roster import Roster
 from aim.errands import held_of_recorded
-from aim.planner.actions import EraseAccount, Kick, identity_of
-from aim.planner.document import to_text
+from aim.matrix.account_server import Attribute
+from aim.matrix.book import Book, BookedWriter, Keeping
+from aim.planner.actions import EraseAccount, Kick, SetPowerLevel, identity_of
+from aim.planner.document import to_document, to_text
+from aim.planner.plan import Plan, SourceCount
 from aim.ports import (
     Letter,
     MailEvent,
@@ -30,6 +33,7 @@ from aim.store.recorder import open_recorder
 from aim.world.accounts import Account
 from aim.world.recorded import Approval, Done, Queued, Seen
 from tests.contract.test_store_queue import DAY, NOW
+from tests.unit.test_account_book import Server, Writer
 
 MEMBER = "m.room.member"
 PSEUDONYM = re.compile(r"erased:[0-9a-f]{32}")
@@ -269,8 +273,9 @@ async def test_another_server_that_begins_alike_is_another(
     before = await dump(connection)
     await recorder.forget_person("id-ann", mxid("ann"))
     after = await dump(connection)
-    assert {t: text for t, text in after.items() if t != "state"} == {
-        t: text for t, text in before.items() if t != "state"
+    own = {"state", "erased"}
+    assert {t: text for t, text in after.items() if t not in own} == {
+        t: text for t, text in before.items() if t not in own
     }
 
 
@@ -295,6 +300,21 @@ async def test_a_cycle_that_erases_is_ended_without_naming_them(
     await recorder.begin_cycle(plan_about(mxid("ann"), "x@mail.example"), "sha256:2", NOW)
     assert [table for table, text in (await dump(connection)).items() if "@ann:" in text] == []
     assert await connection.fetchval("select status from aim.cycles where id = $1", cycle) == "done"
+
+
+async def test_what_goes_after_them_does_not_name_them(
+    recorder: RecorderStore, connection: asyncpg.Connection
+) -> None:
+    """Their level in a room, say; and bob's goes at the same time."""
+    await recorder.forget_person("id-of-ann", mxid("ann"))
+    for name in ("ann", "bob"):
+        identity = identity_of("set_power_level", "lab", mxid(name), 0)
+        await recorder.record_done(Done(identity, "demotions", "lab", name, NOW))
+    table = (await dump(connection))["done"]
+    assert traces({"done": table}, "ann") == []
+    assert traces({"done": table}, "bob") == ["done"]
+    recorded = (await recorder.load(Roster(), NOW)).done
+    assert len({done.person for done in recorded}) == 2, "they count as they did"
 
 
 async def test_a_name_that_is_back_is_recorded_again(
@@ -358,3 +378,97 @@ async def test_it_is_all_or_nothing(recorder: RecorderStore, connection: asyncpg
 
 async def test_somebody_unknown_is_forgotten_without_a_word(recorder: RecorderStore) -> None:
     await recorder.forget_person("id-of-nobody", mxid("nobody"))
+
+
+# Their addresses
+
+
+PRIVATE = "private.alias@example.org"
+
+
+class AccountsOfNow:
+    """A book over an account server, as in the daemon; each is a new process over the same database."""
+
+    def __init__(self, recorder: RecorderStore) -> None:
+        self.server = Server()
+        self.server.add("fay", PRIVATE)
+        self.server.add("bob")
+        self.recorder = recorder
+
+    def book(self) -> Book:
+        keeping = Keeping(attributes=frozenset(Attribute), verify_interval=DAY, records=True)
+        return Book(self.server, keeping, now=lambda: NOW, store=self.recorder.accounts)
+
+    async def erase(self) -> None:
+        """As the executor does it: whoever is erased waits on the queue."""
+        book = self.book()
+        await book.observe({"fay": (), "bob": (PRIVATE,)})
+        waiting = Queued(user_id="id-fay", localpart="fay", queued_at=NOW, due_at=NOW, reason="gone")
+        await self.recorder.enqueue([waiting])
+        await BookedWriter(Writer(self.server), book).erase("fay")
+
+
+async def name_them(recorder: RecorderStore) -> None:
+    """A plan of some earlier day, in which their address is told of somebody else."""
+    text = f"should have the address {PRIVATE}, which @fay:example.com has"
+    problem = {"severity": "warning", "subject": "@bob:example.com", "message": text}
+    plan = to_text({"format_version": 1, "digest": "sha256:1", "actions": [], "problems": [problem]})
+    cycle = await recorder.begin_cycle(plan, "sha256:1", NOW)
+    await recorder.end_cycle(cycle, [], NOW)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["at once", "after a kill"])
+async def test_addresses_of_who_is_erased_are_forgotten_too(
+    recorder: RecorderStore, connection: asyncpg.Connection, killed: bool
+) -> None:
+    """The account has none any more by then, and the homeserver does not tell which it had."""
+    await name_them(recorder)
+    accounts = AccountsOfNow(recorder)
+    await accounts.erase()
+    if killed:
+        found = await accounts.book().observe({"fay": (), "bob": ()})
+        assert found.accounts["fay"].deactivated
+    await recorder.forget_person("id-fay", "@fay:example.com")
+    assert {table for table, text in (await dump(connection)).items() if PRIVATE in text} == set()
+    assert traces(await dump(connection), "fay") == []
+
+
+async def test_addresses_that_only_the_plan_knew_are_forgotten_too(
+    recorder: RecorderStore, connection: asyncpg.Connection
+) -> None:
+    await name_them(recorder)
+    await recorder.forget_person("id-fay", "@fay:example.com", [PRIVATE])
+    assert {table for table, text in (await dump(connection)).items() if PRIVATE in text} == set()
+
+
+async def test_who_is_on_no_queue_leaves_no_account_behind(recorder: RecorderStore) -> None:
+    accounts = AccountsOfNow(recorder)
+    await accounts.erase()
+    assert (await recorder.accounts.load()).accounts.keys() == {"bob", "fay"}
+    await recorder.dequeue(["id-fay"])
+    await accounts.book().observe({"fay": (), "bob": ()})
+    assert (await recorder.accounts.load()).accounts.keys() == {"bob"}
+
+
+async def test_a_name_does_not_come_back_with_a_later_session(
+    dsn: str, connection: asyncpg.Connection
+) -> None:
+    """What the account left behind in a room is taken away later, by another process as well."""
+    async with open_recorder(dsn) as recorder:
+        await recorder.forget_person("id-of-her", "@annabel:example.com")
+    demotion = SetPowerLevel(
+        room="lab", space="lab", room_id="!lab", person="@annabel:example.com", level=0, was=50, reason="left"
+    )
+    plan = Plan(source=SourceCount("ldif", 1, 1), actions=(demotion,))
+    async with open_recorder(dsn) as recorder:
+        document = to_document(plan, NOW)
+        cycle = await recorder.begin_cycle(to_text(document), str(document["digest"]), NOW)
+        await recorder.record_done(Done(demotion.identity, "demotions", "lab", "annabel", NOW))
+        await recorder.end_cycle(cycle, [Outcome(demotion, OutcomeStatus.DONE)], NOW)
+    assert not [table for table, rows in (await dump(connection)).items() if "annabel" in rows]
+    async with open_recorder(dsn) as recorder:
+        # Somebody of that name is in the directory again.
+        back = Seen("id-new", "annabel", weak_id=False, first_seen=NOW, gone_since=None)
+        await recorder.record_seen([back], (), "ldif")
+        await recorder.begin_cycle(to_text(document), str(document["digest"]), NOW)
+    assert "annabel" in (await dump(connection))["cycles"]

@@ -105,6 +105,69 @@ async def test_the_writer_does_not_overrule_who_decided_meanwhile(
     assert await queue(recorder) == {"id-ann": replace(anew, held_by="eva")}
 
 
+async def test_what_was_taken_back_stays_taken_back(
+    recorder: RecorderStore, decisions: DecisionStore
+) -> None:
+    held, asked = replace(ANN, held_by="eva"), replace(BOB, erase_by="eva")
+    restored = entry("cid", restored_by="eva")
+    await recorder.enqueue([held, asked, restored])
+    # The writer has looked; then people change their minds; then it writes what it knew.
+    await decisions.change_queue(lambda known: queueing.release(known, "ann", EVA), NOW)
+    await decisions.change_queue(lambda known: queueing.hold(known, "bob", EVA), NOW)
+    await decisions.change_queue(lambda known: queueing.erase(known, "cid", EVA, sure=True), NOW)
+    await recorder.enqueue([replace(one, found_due_at=NOW) for one in (held, asked, restored)])
+    found = await queue(recorder)
+    assert found["id-ann"] == replace(ANN, found_due_at=NOW)
+    assert found["id-bob"] == replace(BOB, held_by="eva", found_due_at=NOW)
+    assert found["id-cid"] == entry("cid", erase_by="eva", found_due_at=NOW)
+
+
+async def test_a_new_stay_begins_without_the_wish_to_erase(recorder: RecorderStore) -> None:
+    await recorder.enqueue([replace(ANN, erase_by="eva")])
+    anew = replace(ANN, queued_at=NOW, due_at=NOW + 30 * DAY)
+    await recorder.enqueue([anew])
+    assert await queue(recorder) == {"id-ann": anew}
+
+
+async def test_an_entry_is_changed_as_it_is_at_this_moment(recorder: RecorderStore) -> None:
+    found: list[Queued | None] = []
+
+    def lock(before: Queued | None) -> Queued:
+        found.append(before)
+        return queueing.locked_anew(before, ANN, queues=True)
+
+    assert await recorder.change_queued("id-ann", lock) == ANN
+    assert await recorder.change_queued("id-ann", lock) == ANN
+    assert found == [None, ANN]
+    assert await queue(recorder) == {"id-ann": ANN}
+
+
+async def test_an_entry_that_is_not_to_be_changed_stays(recorder: RecorderStore) -> None:
+    await recorder.enqueue([ANN])
+
+    def refuse(before: Queued | None) -> Queued:
+        raise AimError(f"not {before and before.localpart}", "leave it")
+
+    with pytest.raises(AimError, match="not ann"):
+        await recorder.change_queued("id-ann", refuse)
+    assert await queue(recorder) == {"id-ann": ANN}
+
+
+async def test_an_erasure_that_is_asked_for_while_they_are_locked_is_not_lost(
+    dsn: str, recorder: RecorderStore, decisions: DecisionStore
+) -> None:
+    """Whichever of the two is first: the other one waits, and sees it."""
+    anew = replace(ANN, queued_at=NOW, due_at=NOW + 30 * DAY)
+    for _ in range(20):
+        await recorder.enqueue([ANN])
+        await asyncio.gather(
+            recorder.change_queued("id-ann", lambda before: queueing.locked_anew(before, anew, queues=True)),
+            decisions.change_queue(lambda known: queueing.erase(known, "ann", EVA, sure=True), NOW),
+        )
+        assert (await queue(recorder))["id-ann"].erase_by == "eva"
+        await recorder.dequeue(["id-ann"])
+
+
 async def test_a_shorter_time_survives_the_writer(recorder: RecorderStore, decisions: DecisionStore) -> None:
     await recorder.enqueue([ANN])
     await decisions.change_queue(lambda known: queueing.reschedule(known, "ann", EVA, 12 * DAY), NOW)

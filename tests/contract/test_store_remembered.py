@@ -67,6 +67,9 @@ STEPS: list[Step] = [
     # The same stay, then a new one.
     lambda made, now: made.enqueue([replace(queued("bob", NOW, now), due_at=now, held_by="eva")]),
     lambda made, now: made.enqueue([queued("bob", now)]),
+    lambda made, now: made.enqueue([replace(queued("bob", now), held_by="eva")]),
+    lambda made, now: made.change_queued("id-dan", lambda _: queued("dan", now)),
+    lambda made, now: made.change_queued("id-bob", lambda _: queued("bob", now)),
     lambda made, now: made.postpone_queue(now + 48 * HOUR),
     lambda made, now: made.enqueue([queued("cid", now)]),
     lambda made, now: made.dequeue(["id-ann", "id-never-there"]),

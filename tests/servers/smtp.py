@@ -34,6 +34,8 @@ class SmtpServer:
     """Recipient → answers to RCPT, one used up each time; an answer `drop` cuts the connection."""
     answers: list[str] = field(default_factory=list)
     """Answers to the content, each used up once; `drop` accepts it and cuts the connection."""
+    data: list[str] = field(default_factory=list)
+    """Answers to DATA instead of asking for the content, each used up once."""
     most_mails: int | None = None
     """So many mails over one connection, then 421."""
     mails: list[EmailMessage] = field(default_factory=list)
@@ -94,6 +96,17 @@ class SmtpServer:
         return answer
 
 
+class _Smtp(SMTP):
+    """As aiosmtpd is, but that the answer to DATA can be chosen."""
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - as aiosmtpd calls it
+        handler = self.event_handler
+        if isinstance(handler, SmtpServer) and handler.data:
+            await self.push(handler.data.pop(0))
+        else:
+            await super().smtp_DATA(arg)
+
+
 def _cut(transport: asyncio.BaseTransport | None) -> None:
     """Ends a connection without a word, if it is open."""
     if isinstance(transport, asyncio.WriteTransport):
@@ -120,7 +133,7 @@ async def running_smtp(
 
     def made() -> SMTP:
         state.connections += 1
-        protocol = SMTP(
+        protocol = _Smtp(
             state,
             hostname="mail.example.com",
             enable_SMTPUTF8=True,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from aim.desired.queueing import merged
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.errors import HomeserverUnavailable
@@ -359,9 +360,17 @@ class FakeRecorder:
 
     async def enqueue(self, queued: Sequence[Queued]) -> None:
         call = await self._line.take("enqueue", tuple(queued))
-        entries = {entry.user_id: entry for entry in queued}
+        known = self.recorded.queue
+        entries = {entry.user_id: merged(known.get(entry.user_id), entry) for entry in queued}
         self.recorded = replace(self.recorded, queue={**self.recorded.queue, **entries})
         await self._line.give(call)
+
+    async def change_queued(self, user_id: str, change: Callable[[Queued | None], Queued]) -> Queued:
+        call = await self._line.take("change_queued", user_id)
+        entry = change(self.recorded.queue.get(user_id))
+        self.recorded = replace(self.recorded, queue={**self.recorded.queue, user_id: entry})
+        await self._line.give(call)
+        return entry
 
     async def queued(self, user_id: str) -> Queued | None:
         await self._line.take("queued", user_id)
@@ -386,8 +395,8 @@ class FakeRecorder:
         self.recorded = replace(self.recorded, clock=now)
         await self._line.give(call)
 
-    async def forget_person(self, user_id: str, mxid: str) -> None:
-        call = await self._line.take("forget_person", user_id, mxid)
+    async def forget_person(self, user_id: str, mxid: str, emails: Collection[str] = ()) -> None:
+        call = await self._line.take("forget_person", user_id, mxid, tuple(emails))
         self.recorded = replace(
             self.recorded,
             seen={id_: seen for id_, seen in self.recorded.seen.items() if id_ != user_id},
@@ -417,6 +426,7 @@ RECORDS = (
     "record_held",
     "record_recovery",
     "enqueue",
+    "change_queued",
     "dequeue",
     "record_clock",
     "forget_person",

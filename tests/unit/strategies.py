@@ -228,7 +228,8 @@ def scenes(draw: st.DrawFn, *, limits: bool = False, accounts: bool = False) -> 
     if accounts:
         observed = replace(observed, known_accounts=draw(known_accounts()))
         recorded = draw(with_queues(recorded))
-    return Scene(config, directory, observed, recorded)
+    age = draw(st.sampled_from([timedelta()] * 3 + [HOUR, timedelta(days=2)])) if accounts else timedelta()
+    return Scene(config, directory, observed, recorded, directory_age=age)
 
 
 @st.composite

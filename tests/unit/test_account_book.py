@@ -432,6 +432,98 @@ async def test_accounts_that_appear_are_read_once_and_announced(set_up: Setting)
     assert set_up.store.accounts["eve"].announced
 
 
+async def test_who_has_no_account_is_asked_for_once_in_a_while(set_up: Setting) -> None:
+    """Their name may stay in rooms for ever, and whoever sees it there says so each time."""
+    book = set_up.book()
+    await book.observe(wanted("ann", "joe"))
+    set_up.server.answered()
+    for _ in range(3):
+        book.appeared(["joe"])
+        assert "joe" not in (await book.observe(wanted("ann", "joe"))).accounts
+    assert set_up.server.answered() == ["account joe"]
+    set_up.server.add("joe", "joe@example.com")
+    set_up.now += timedelta(minutes=10)
+    book.appeared(["joe"])
+    assert "joe" in (await book.observe(wanted("ann", "joe"))).accounts
+    assert set_up.server.answered() == ["account joe"]
+
+
+async def test_who_had_no_account_is_found_by_the_next_listing_or_poll(set_up: Setting) -> None:
+    book = set_up.book()
+    await book.observe(wanted("ann", "joe", "eve"))
+    book.appeared(["joe", "eve"])
+    await book.observe(wanted("ann", "joe", "eve"))
+    set_up.server.add("eve", "eve@example.com")
+    assert await book.poll() == ["eve"]
+    set_up.server.add("joe", "joe@example.com")
+    set_up.now += DAY
+    assert (await book.observe(wanted("ann", "joe", "eve"))).accounts.keys() == {"ann", "joe", "eve"}
+    assert book.take_unannounced() == ["eve", "joe"]
+
+
+# One account at this moment
+
+
+@pytest.mark.parametrize("mas", [False, True])
+async def test_one_account_as_it_is_now_is_one_request(set_up: Setting, mas: bool) -> None:
+    set_up.server.mas = mas
+    book = set_up.book()
+    before = await book.observe(wanted("ann", "ben"))
+    set_up.server.answered()
+    set_up.server.change("ann", locked=True, admin=True)
+    found = await book.current("ann")
+    assert found is not None
+    assert (found.locked, found.admin) == (True, True)
+    assert set_up.server.answered() == ["account ann"]
+    known = await book.observe(wanted("ann", "ben"))
+    assert known.accounts["ann"] == replace(before.accounts["ann"], locked=True, admin=True)
+    assert set_up.server.answered() == []
+    assert set_up.store.accounts["ann"].account.locked
+
+
+async def test_one_account_that_is_not_there_now(set_up: Setting) -> None:
+    book = set_up.book()
+    await book.observe(wanted("ann", "ben"))
+    del set_up.server.people["ben"]
+    assert await book.current("ben") is None
+    assert await book.current("nobody") is None
+    assert (await book.observe(wanted("ann", "ben"))).accounts.keys() == {"ann"}
+
+
+async def test_one_account_lists_nobody_although_a_listing_is_due(set_up: Setting) -> None:
+    await set_up.book().observe(wanted("ann"))
+    set_up.now += 2 * DAY
+    set_up.server.answered()
+    assert await set_up.book().current("ann") is not None
+    assert set_up.server.answered() == ["account ann"]
+
+
+async def test_one_account_waits_for_no_other_look_and_is_believed_over_it(set_up: Setting) -> None:
+    book = set_up.book()
+    await book.observe(wanted("ann", "ben"))
+    set_up.server.paused = paused = asyncio.Event()
+    book.suspect("ben")
+    looking = asyncio.create_task(book.observe(wanted("ann", "ben")))
+    await set_up.server.reached.wait()
+    set_up.server.paused = None
+    set_up.server.change("ben", locked=True)
+    found = await asyncio.wait_for(book.current("ben"), 5)
+    assert found is not None
+    assert found.locked
+    # The other answer is from before, and comes now.
+    paused.set()
+    await looking
+    assert (await book.observe(wanted("ann", "ben"))).accounts["ben"].locked
+
+
+async def test_one_account_may_not_be_seen(set_up: Setting) -> None:
+    book = set_up.book()
+    await book.observe(wanted("ann"))
+    set_up.server.failing["account"] = REFUSED
+    with pytest.raises(HomeserverRefused):
+        await book.current("ann")
+
+
 async def test_a_small_poll_finds_new_ones(set_up: Setting) -> None:
     book = set_up.book()
     assert await book.poll() == []

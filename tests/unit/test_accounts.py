@@ -33,6 +33,7 @@ from tests.unit.worlds import (
     a_space,
     a_user,
     an_observed,
+    apply_plan,
     cycle,
     identities,
     provisioned,
@@ -207,6 +208,39 @@ def test_switched_off_the_plan_tells_who_would_be_locked_and_the_rights_go() -> 
     assert mxid("evan") in message
 
 
+def test_while_accounts_are_refused_who_would_be_locked_is_not_kicked_instead() -> None:
+    made = scene().with_accounts(*STAFF, refused="the rights were taken away")
+    assert identities(made.plan().actions) == []
+    off = replace(made, config=config(OFF))
+    assert "kick root @evan:example.com" in identities(off.plan().actions)
+    # Nor is somebody kept who could never be locked.
+    for change in ("weak id", "never seen before"):
+        plan = NEVER[change](made).plan()
+        assert "kick root @evan:example.com" in identities(plan.actions), change
+
+
+def test_without_the_section_who_waits_stays_and_a_problem_says_that_nobody_unlocks_them() -> None:
+    made = waiting_scene(["anna", "bob"], days_left=-1)
+    made = replace(made, config=a_config(a_space("root", "")))
+    assert identities(made.plan().actions) == []
+    [problem] = [each for each in made.plan().problems if each.subject == "deprovisioning"]
+    assert problem.severity == "warning"
+    assert problem.message.startswith("1 accounts are locked by aim")
+    assert mxid("evan") in problem.message
+    assert "Put it back" in problem.message
+    assert messages(made.with_queue(a_queued("evan", ours=False)), "deprovisioning") == []
+    assert identities(made.with_queue(a_queued("evan", ours=False)).plan().actions) == []
+
+
+def test_without_the_section_who_is_back_meanwhile_has_a_whole_period_when_it_is_back() -> None:
+    made = replace(waiting_scene(days_left=1), config=a_config(a_space("root", "")))
+    assert len(messages(made, "deprovisioning")) == 1
+    [entry] = renewed(made)
+    assert entry.due_at >= NOW + PERIOD
+    for hours in (0, 1, 23):
+        assert renewed(made.with_queue(entry).later(hours=hours)) == []
+
+
 def test_switched_off_the_queue_waits_and_who_is_back_is_unlocked() -> None:
     made = scene(given=config(OFF)).with_account("evan", locked=True)
     waiting = made.with_queue(a_queued("evan", days_left=-1))
@@ -265,10 +299,99 @@ def test_who_is_back_is_unlocked_and_everything_is_as_before() -> None:
     assert identities(after.plan().actions) == []
 
 
-def test_who_is_back_and_was_unlocked_already_leaves_the_queue_by_memory() -> None:
+def test_who_is_back_is_unlocked_whatever_we_believe_of_their_account() -> None:
+    """A lock of ours may be under way, or was made and not remembered: only the homeserver knows."""
     made = waiting_scene().with_account("evan", locked=False)
-    assert identities(made.plan().actions) == []
+    assert identities(made.plan().actions) == ["unlock_account @evan:example.com"]
+    assert remember(made.world, made.plan()).dequeue == ()
+    assert cycle(made).recorded.queue == {}
+
+
+@pytest.mark.parametrize("change", [{"deactivated": True}, None], ids=["deactivated", "none"])
+def test_who_is_back_and_has_no_account_to_unlock_leaves_the_queue_by_memory(
+    change: dict[str, Any] | None,
+) -> None:
+    made = waiting_scene()
+    made = made.with_accounts("anna", "bob") if change is None else made.with_account("evan", **change)
+    assert on_accounts(made) == []
     assert remember(made.world, made.plan()).dequeue == ("id-evan",)
+
+
+def test_who_was_restored_and_is_not_locked_has_nothing_to_be_done() -> None:
+    made = waiting_scene(["anna", "bob"], restored_by="root").with_account("evan", locked=False)
+    assert identities(made.plan().actions) == []
+
+
+# -- a new stay on the queue -------------------------------------------------------------------------------
+
+PERIOD = timedelta(days=30)
+
+
+def renewed(made: Scene) -> list[Queued]:
+    return list(remember(made.world, made.plan()).enqueue)
+
+
+def test_who_is_back_and_cannot_be_unlocked_has_a_new_period_before_them_when_they_leave_again() -> None:
+    made = waiting_scene(days_left=10, found_due_at=NOW, erase_by="root")
+    [entry] = renewed(made)
+    assert (entry.queued_at, entry.erase_by, entry.found_due_at) == (NOW, None, None)
+    refused = apply_plan(made, made.plan(), only=lambda _: False)
+    for hours in range(0, 19 * 24, 5):
+        made = refused.later(hours=hours)
+        refused = replace(apply_plan(made, made.plan(), only=lambda _: False), now=NOW)
+    back_last = made.now
+    left = with_users(replace(refused, now=back_last), "anna", "bob")
+    assert left.recorded.queue["id-evan"].due_at >= back_last + PERIOD
+    for later in (timedelta(0), PERIOD - timedelta(seconds=1)):
+        then = replace(left, now=back_last + later)
+        assert on_accounts(then.recording(clock=then.now)) == []
+    late = replace(left, now=back_last + PERIOD + timedelta(days=1))
+    assert on_accounts(late.recording(clock=late.now)) == ["erase_account @evan:example.com"]
+
+
+def test_a_new_stay_is_recorded_once_a_day_at_most() -> None:
+    refused = apply_plan(made := waiting_scene(), made.plan(), only=lambda _: False)
+    again = []
+    for hour in range(1, 73):
+        then = refused.later(hours=hour)
+        then = then.recording(clock=then.now)
+        if entries := renewed(then):
+            again.append(hour)
+            queue = {entry.user_id: entry for entry in entries}
+            refused = refused.recording(queue=queue)
+    assert again == [25, 50]
+
+
+BACK_UNDER_DOUBT: dict[str, Callable[[Scene], Scene]] = {
+    "a new localpart": lambda made: with_users(made, "anna", "bob", a_user("evans", "id-evan")),
+    "a new id": lambda made: with_users(made, "anna", "bob", a_user("evan", "id-new")),
+    "unresolved": NEVER["unresolved"],
+    "contested": NEVER["contested"],
+}
+
+
+@pytest.mark.parametrize("change", BACK_UNDER_DOUBT.values(), ids=BACK_UNDER_DOUBT.keys())
+def test_who_may_be_back_and_leaves_before_anybody_said_who_that_is_waits_from_the_start(
+    change: Callable[[Scene], Scene],
+) -> None:
+    away = waiting_scene(["anna", "bob"], days_left=20)
+    assert renewed(away) == []
+    there = change(away)
+    assert on_accounts(there) == []
+    [entry] = renewed(there)
+    assert entry.due_at >= NOW + PERIOD
+    left = away.with_queue(entry).later(days=25)
+    assert on_accounts(left.recording(clock=left.now)) == []
+
+
+def test_a_time_that_lasts_longer_than_the_period_now_is_not_shortened() -> None:
+    given = config({"deprovisioning": {"enabled": True, "soft_delete_period": "3d"}})
+    assert renewed(replace(waiting_scene(days_left=20), config=given)) == []
+    # And one beyond the end of all time is not counted on.
+    forever = config({"deprovisioning": {"enabled": True, "soft_delete_period": "9000000d"}})
+    [entry] = renewed(replace(waiting_scene(), config=forever))
+    assert entry.due_at.year == 9999
+    assert renewed(replace(waiting_scene(), config=forever).with_queue(entry)) == []
 
 
 def test_who_is_back_under_a_new_id_is_neither_unlocked_nor_erased() -> None:
@@ -329,6 +452,105 @@ def test_who_waited_long_enough_is_erased() -> None:
 def test_nobody_is_erased_a_second_too_early() -> None:
     early = due_scene(days_left=1 / 86400)
     assert identities(early.plan().actions) == []
+
+
+def test_whoever_we_act_as_is_never_locked_or_erased_whatever_is_asked_for() -> None:
+    def acting_as(name: str) -> Config:
+        given = config({"deprovisioning": {"enabled": True, "include_admins": True}})
+        return given.model_copy(
+            update={"homeserver": given.homeserver.model_copy(update={"admin_user": name})}
+        )
+
+    assert on_accounts(replace(scene(), config=acting_as("bob"))) == ["lock_account @evan:example.com"]
+    assert on_accounts(replace(scene(), config=acting_as("evan"))) == []
+    for account in ({}, {"deactivated": True}):
+        made = due_scene().with_account("evan", **account)
+        assert on_accounts(replace(made, config=acting_as("bob"))) == ["erase_account @evan:example.com"]
+        assert on_accounts(replace(made, config=acting_as("evan"))) == []
+
+
+def unread(made: Scene, **age: float) -> Scene:
+    """The directory in force was read so long ago."""
+    return replace(made, directory_age=timedelta(**age))
+
+
+def test_a_directory_that_was_read_before_the_time_was_over_erases_nobody() -> None:
+    made = due_scene(days_left=-1)
+    assert on_accounts(unread(made, hours=24)) == ["erase_account @evan:example.com"]
+    assert on_accounts(unread(made, hours=24, seconds=1)) == []
+    assert on_accounts(unread(made, days=9)) == []
+    # Nor does one that was read by a clock that was ahead.
+    assert on_accounts(unread(made, seconds=-60)) != []
+    assert on_accounts(unread(made, hours=-1)) == []
+    deactivated = unread(made.with_account("evan", deactivated=True), days=9)
+    assert on_accounts(deactivated) == []
+
+
+def test_what_a_person_asked_for_waits_for_no_reading() -> None:
+    made = unread(due_scene(days_left=20, erase_by="root"), days=9)
+    assert on_accounts(made) == ["erase_account @evan:example.com"]
+
+
+def test_that_erasures_wait_for_a_directory_is_said_once_it_takes_long() -> None:
+    made = due_scene(days_left=-0.01)
+    assert messages(unread(made, hours=2), "deprovisioning") == []
+    assert on_accounts(unread(made, hours=2)) == []
+    [message] = messages(unread(made, hours=3), "deprovisioning")
+    assert message.startswith("the directory was last read at 2030-01-01 09:00 UTC: 1 erasures that are due")
+    assert messages(unread(due_scene(days_left=1), hours=3), "deprovisioning") == []
+    old = unread(made, hours=3)
+    assert remember(old.world, old.plan()).enqueue == (), "the clock is in no doubt"
+
+
+# -- an account that is gone -------------------------------------------------------------------------------
+
+
+def vanished(made: Scene) -> Scene:
+    return made.with_accounts("anna", "bob")
+
+
+def forgotten(made: Scene) -> tuple[tuple[str, str], ...]:
+    return remember(made.world, made.plan()).forget
+
+
+def test_whose_account_is_gone_is_forgotten_when_their_time_is_over() -> None:
+    made = vanished(due_scene())
+    assert identities(made.plan().actions) == []
+    assert forgotten(made) == (("id-evan", mxid("evan")),)
+    after = cycle(made)
+    assert after.recorded.queue == {}
+    assert "id-evan" not in after.recorded.seen
+    assert remember(after.world, after.plan()).forget == ()
+
+
+NOT_FORGOTTEN: dict[str, Scene] = {
+    "not due": vanished(due_scene(days_left=1)),
+    "held": vanished(due_scene(held_by="root")),
+    "restored": vanished(due_scene(restored_by="root")),
+    "a clock in doubt": vanished(due_scene()).recording(clock=NOW - timedelta(days=3)),
+    "a directory of yesterday": replace(vanished(due_scene()), directory_age=timedelta(days=1)),
+    "switched off": replace(vanished(due_scene()), config=config(OFF)),
+    "refused": due_scene().with_accounts("anna", "bob", refused="no"),
+    "recovering": vanished(due_scene()).recording(recovery_since=NOW),
+    "disabled": with_users(vanished(due_scene()), "anna", "bob", a_user("evan", active=False)),
+    "back": with_users(vanished(due_scene()), *STAFF),
+    "unresolved": NEVER["unresolved"](vanished(due_scene())),
+    "an account": due_scene(),
+}
+
+
+@pytest.mark.parametrize("made", NOT_FORGOTTEN.values(), ids=NOT_FORGOTTEN.keys())
+def test_who_is_not_forgotten(made: Scene) -> None:
+    assert forgotten(made) == ()
+
+
+def test_who_was_erased_while_disabled_is_not_recorded_again() -> None:
+    made = due_scene()
+    made = with_users(made, "anna", "bob", a_user("evan", active=False))
+    after = cycle(made)
+    assert "id-evan" not in after.recorded.seen
+    for then in (after, after.with_accounts(*STAFF, refused="no")):
+        assert remember(then.world, then.plan()).seen == ()
 
 
 NOT_ERASED: dict[str, Scene] = {

@@ -95,9 +95,24 @@ def test_nobody_in_doubt_is_touched() -> None:
     assert changes(made.with_seen(a_seen("anna", "another-id"))) == {}
 
 
-def test_addresses_that_leave_the_directory_leave_the_account() -> None:
-    made = scene([a_user("anna", display_name="Anna"), BOB], LIKE_ANNA)
-    assert changes(made) == {"set_emails @anna:example.com": []}
+def test_an_address_that_is_replaced_in_the_directory_leaves_the_account() -> None:
+    account = Account("anna", "Anna", ("a@example.com", "old@example.com"))
+    assert changes(scene([ANNA], account)) == {"set_emails @anna:example.com": ["a@example.com"]}
+
+
+def test_who_has_no_address_in_the_directory_keeps_theirs() -> None:
+    """A directory of which only a part can be read looks like this."""
+    made = scene([a_user("anna", display_name="Anna"), BOB], LIKE_ANNA, Account("bob", "Bob", ()))
+    assert changes(made) == {"set_emails @bob:example.com": ["b@example.com"]}
+    moved = a_user("bob", display_name="Bob", emails=("a@example.com",))
+    made = scene(
+        [a_user("anna", display_name="Anna"), moved],
+        LIKE_ANNA,
+        Account("bob", "Bob", ()),
+        owners={"a@example.com": "anna"},
+    )
+    assert changes(made) == {}
+    assert mxid("anna") in problems(made)[mxid("bob")]
 
 
 def test_a_directory_without_any_address_wipes_nothing() -> None:

@@ -12,11 +12,10 @@ import pytest
 from aim.daemon.cycles import Cycles
 from aim.daemon.queue import FIRST_PAUSE, Queue
 from aim.daemon.telling import Teller
-from aim.directory.model import Directory
 from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.ops.metrics import Metrics
 from aim.planner.fights import MOST
-from aim.reconciler import Cycle
+from aim.reconciler import Cycle, Reading
 from tests.unit.fakes import Call
 from tests.unit.model import BOT, SERVER, ModelRoom, mxid
 from tests.unit.test_reconciler import STAFF, Deployment, settled
@@ -76,19 +75,19 @@ class Bench:
             self.mirror,
         )
 
-    async def directory(self) -> Directory:
-        return await self.reconciler.directory()
+    async def reading(self) -> Reading:
+        return await self.reconciler.read()
 
     async def rooms(self, *keys: str) -> Cycle:
         """An event came for these rooms, and a cycle over them follows."""
         self.queue.add(keys, self.deployment.clock.time)
         taken = self.queue.take(self.deployment.clock.time)
-        cycle = await self.cycles.rooms(taken, await self.directory(), asyncio.Event())
+        cycle = await self.cycles.rooms(taken, await self.reading(), asyncio.Event())
         await self.cycles.finish()
         return cycle
 
     async def whole(self) -> Cycle:
-        cycle = await self.cycles.whole(await self.directory(), asyncio.Event())
+        cycle = await self.cycles.whole(await self.reading(), asyncio.Event())
         await self.cycles.finish()
         return cycle
 
@@ -183,7 +182,7 @@ async def test_a_room_is_free_again_only_when_the_mirror_has_seen_what_was_done(
     made.mirror.seen.clear()
     made.queue.add(["lab"], made.deployment.clock.time)
     taken = made.queue.take(made.deployment.clock.time)
-    await made.cycles.rooms(taken, await made.directory(), asyncio.Event())
+    await made.cycles.rooms(taken, await made.reading(), asyncio.Event())
     assert made.queue.busy == {"lab"}
     made.mirror.seen.set()
     await made.cycles.finish()
@@ -243,7 +242,7 @@ async def test_a_fight_slows_down_and_nobody_elses_correction_waits() -> None:
     assert timedelta(0) < due - made.deployment.clock.time < MINUTE
     made.deployment.clock.time = due
     taken = made.queue.take(due)
-    await made.cycles.rooms(taken, await made.directory(), asyncio.Event())
+    await made.cycles.rooms(taken, await made.reading(), asyncio.Event())
     assert EVE not in made.deployment.members("lab"), "it never stops"
 
 
@@ -266,7 +265,7 @@ async def test_what_is_postponed_is_not_forgotten_by_a_cycle_over_everything_tha
     assert timedelta(0) < due - made.deployment.clock.time < MINUTE
     made.deployment.clock.time = due
     taken = made.queue.take(due)
-    await made.cycles.rooms(taken, await made.directory(), asyncio.Event())
+    await made.cycles.rooms(taken, await made.reading(), asyncio.Event())
     assert EVE not in made.deployment.members("lab")
 
 

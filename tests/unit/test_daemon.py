@@ -39,7 +39,7 @@ async def test_while_events_do_not_arrive_rooms_are_not_looked_at_one_by_one() -
     deployment = await settled()
     mirror = Keyed(current=False)
     daemon = daemon_of(deployment, mirror)
-    daemon._directory = await daemon._reconciler.directory()
+    daemon._reading = await daemon._reconciler.read()
     daemon.changed(["!any"])
     await worked(daemon)
     assert deployment.line.names().count("observe") == 0
@@ -67,7 +67,7 @@ async def test_before_the_directory_was_read_nothing_is_looked_at_and_nobody_is_
 async def test_an_event_in_a_room_is_followed_by_a_look_at_it() -> None:
     deployment = await settled()
     daemon = daemon_of(deployment, Keyed())
-    daemon._directory = await daemon._reconciler.directory()
+    daemon._reading = await daemon._reconciler.read()
     daemon.changed(["!any"])
     await worked(daemon)
     assert deployment.line.names().count("observe") == 1
@@ -76,7 +76,7 @@ async def test_an_event_in_a_room_is_followed_by_a_look_at_it() -> None:
 async def test_a_defect_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = await settled()
     daemon = daemon_of(deployment, Keyed())
-    daemon._directory = await daemon._reconciler.directory()
+    daemon._reading = await daemon._reconciler.read()
     daemon._whole_wanted = True
 
     async def broken(*_: Any) -> None:

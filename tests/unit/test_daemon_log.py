@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from aim.daemon import Daemon, Pace
 from aim.errors import SourceUnavailable
 from aim.ops.metrics import Metrics
-from aim.reconciler import Cycle, Reconciler
+from aim.reconciler import Cycle, Reading, Reconciler
 from tests.unit.fakes import FakeSource
 from tests.unit.worlds import Scene, a_config, a_directory, a_space, provisioned
 
@@ -50,7 +50,7 @@ async def test_before_the_first_read_there_is_no_last_one() -> None:
 
 async def test_later_the_last_one_stays_in_force() -> None:
     daemon = a_daemon()
-    daemon._read_at = NOW
+    daemon._reading = Reading(a_directory(PEOPLE), NOW)
     line = await said_of_source(daemon)
     assert line["event"] == "the directory could not be read; the last good one stays in force"
     assert line["last_read"] == "2030-01-01T00:00:00+00:00"

@@ -471,7 +471,8 @@ def test_who_waits_in_the_queue() -> None:
     found = lines(scene)
     assert "account   yes, locked" in found
     assert (
-        "queue     since 2029-12-22T12:00Z, no longer in the directory; erased from 2030-01-21T12:00Z on"
+        "queue     since 2029-12-22T12:00Z, no longer in the directory; erased from 2030-01-21T12:00Z on, "
+        "if the directory, read after that, says so"
     ) in found
     assert "waits in the queue" in one(scene, "bob", "lab").against[0].text
     person = to_json(ask(scene, "bob"))["person"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from aim.planner.actions import Join
+from aim.planner.actions import Join, SetRoomState
 from aim.world.rooms import Marker
-from tests.unit.model import INSTANCE, mxid
+from tests.unit.model import BOT, INSTANCE, mxid
 from tests.unit.worlds import (
     NO_LIMITS,
     NOW,
@@ -81,6 +81,21 @@ def test_an_invite_is_sent_where_the_join_rule_takes_one(rule: str, needs_invite
     scene = outside(provisioned(config, a_directory(["ann"])), ROOM)
     assert joins(scene) == {ROOM: (needs_invite, ())}
     assert cycle(scene).plan().actions == ()
+
+
+@pytest.mark.parametrize(("bot_level", "needs_invite"), [(100, False), (50, True)])
+def test_join_rules_that_the_bot_cannot_change_are_taken_as_they_are(
+    bot_level: int, needs_invite: bool
+) -> None:
+    """The configuration opens a room that was made for invited people only."""
+    before = outside(provisioned(joining("invite").config, a_directory(["ann"])), ROOM)
+    room = before.observed.rooms[ROOM]
+    levels = replace(room.power_levels, foreign={BOT: bot_level})
+    scene = replace(before, config=joining("public").config)
+    scene = scene.with_room(ROOM, version="11", power_levels=levels)
+    written = [action for action in scene.plan().actions if isinstance(action, SetRoomState)]
+    assert bool(written) is not needs_invite
+    assert joins(scene) == {ROOM: (needs_invite, ())}
 
 
 def test_the_space_comes_first_where_a_room_is_open_to_its_members() -> None:

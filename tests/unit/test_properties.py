@@ -445,7 +445,7 @@ def test_nobody_is_locked_or_erased_or_unlocked_who_should_not_be(scene: Scene) 
         assert deprovisioning.include_admins or not known.accounts[name].admin
         if isinstance(action, EraseAccount):
             queued = queue[action.user_id]
-            assert queued.erase_by or queued.due_at <= scene.now
+            assert queued.erase_by or queued.due_at <= scene.now - scene.directory_age
             assert queued.held_by is None
             assert queued.restored_by is None
             assert known.accounts[name].locked or known.accounts[name].deactivated

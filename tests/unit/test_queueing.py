@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from aim.desired import queueing
-from aim.desired.queueing import Decision, QueueChange, merged
+from aim.desired.queueing import Decision, QueueChange, locked_anew, merged
 from aim.desired.waiting import NOT_CARRIED_OUT, Waiting, to_json, to_lines, waiting
 from aim.errors import AimError
 from aim.planner.actions import EraseAccount
@@ -74,6 +74,7 @@ def reschedule(queue: dict[str, Queued], name: str | None = "evan", days: int = 
         (restore, HELD, entry(restored_by="eva"), "neither locked nor erased"),
         (restore, ASKED, entry(restored_by="eva"), "neither locked nor erased"),
         (restore, OVERDUE, replace(OVERDUE, restored_by="eva"), "over on 2026-05-03 12:30 UTC, so look"),
+        (restore, entry(ours=False), entry(ours=False, restored_by="eva"), "it was locked before aim came"),
         (erase, EVAN, entry(erase_by="eva"), "erased in the next cycle"),
         (erase, RESTORED, entry(erase_by="eva"), "erased in the next cycle"),
         (hold, EVAN, entry(held_by="eva"), "aim queue release @evan:example.com"),
@@ -173,6 +174,11 @@ def test_a_period_beyond_the_calendar_is_never() -> None:
         (HELD, replace(EVAN, found_due_at=NOW), replace(HELD, found_due_at=NOW)),
         (ASKED, EVAN, ASKED),
         (RESTORED, EVAN, RESTORED),
+        # What was taken back stays so, whatever the writer knew.
+        (EVAN, replace(HELD, found_due_at=NOW), entry(found_due_at=NOW)),
+        (EVAN, RESTORED, EVAN),
+        (EVAN, ASKED, EVAN),
+        (EVAN, entry(queued_at=NOW, held_by="root"), entry(queued_at=NOW)),
         (entry(due_at=NOW), EVAN, entry(due_at=NOW)),
         (HELD, entry(queued_at=NOW), entry(queued_at=NOW, held_by="root")),
         (ASKED, entry(queued_at=NOW), entry(queued_at=NOW)),
@@ -183,6 +189,37 @@ def test_what_the_writer_puts_over_what_was_decided(
     before: Queued | None, new: Queued, after: Queued
 ) -> None:
     assert merged(before, new) == after
+
+
+ANEW = entry(queued_at=NOW, due_at=NOW + 30 * DAY)
+ALREADY = replace(ANEW, ours=False)
+"""It was locked when we came."""
+
+
+@pytest.mark.parametrize(
+    ("before", "new", "queues", "after"),
+    [
+        (None, ANEW, True, ANEW),
+        (None, ANEW, False, ANEW),
+        (EVAN, ANEW, True, ANEW),
+        (EVAN, ANEW, False, EVAN),
+        (HELD, ANEW, True, replace(ANEW, held_by="root")),
+        (ASKED, ANEW, True, ASKED),
+        (ASKED, ANEW, False, ASKED),
+        (replace(ASKED, ours=False), ANEW, True, ASKED),
+        # Locked by us, and we did not live to remember it.
+        (EVAN, ALREADY, True, ANEW),
+        (EVAN, ALREADY, False, EVAN),
+        (entry(ours=False), ALREADY, True, ALREADY),
+        # Another account of theirs: what was said of that one is not said of this one.
+        (replace(ASKED, localpart="evan.old"), ALREADY, True, ALREADY),
+        (replace(HELD, localpart="evan.old"), ALREADY, False, replace(ALREADY, held_by="root")),
+    ],
+)
+def test_what_stands_there_once_somebody_is_locked(
+    before: Queued | None, new: Queued, queues: bool, after: Queued
+) -> None:
+    assert locked_anew(before, new, queues=queues) == after
 
 
 # What is shown

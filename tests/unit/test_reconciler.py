@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -17,11 +17,13 @@ from aim.directory.model import Directory, User
 from aim.directory.roster import Roster
 from aim.errors import HomeserverRefused, HomeserverUnavailable, PlanError, SourceInvalid, StoreError
 from aim.planner.plan import Plan
-from aim.ports import OutcomeStatus
+from aim.ports import MailEvent, OutcomeStatus
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
 from aim.reconciler import Cycle, Hooks, Observer, Reconciler, Senses
+from aim.world.accounts import Account
 from aim.world.recorded import Approval
+from tests.unit.account_fakes import FakeAccounts, FakeAnnouncer
 from tests.unit.fakes import (
     RECORDS,
     WRITES,
@@ -36,7 +38,7 @@ from tests.unit.fakes import (
 )
 from tests.unit.model import BOT, INSTANCE, SERVER, ModelHomeserver, mxid
 from tests.unit.strategies import examples, scenes
-from tests.unit.worlds import Scene, a_config, a_directory, a_space
+from tests.unit.worlds import Scene, a_config, a_directory, a_space, a_user, identities
 
 STAFF = ["ann", "bob", "cid", "dan", "eve", "fay"]
 CONFIG = a_config(
@@ -218,6 +220,71 @@ async def test_what_is_only_worth_remembering_is_remembered_without_a_cycle() ->
     await deployment.cycle()
     assert deployment.written() == ["record_seen", "record_entitled"]
     assert len(deployment.recorder.cycles) == 1
+
+
+# -- properties that were applied -----------------------------------------------------------------
+
+
+def properties(deployment: Deployment, key: str) -> Mapping[str, object]:
+    found = deployment.recorder.recorded.rooms[key].properties
+    assert found is not None
+    return found
+
+
+async def with_properties(**changed: object) -> Deployment:
+    """A space with one room in it, of which these properties were changed in the configuration."""
+
+    def config(**more: object) -> Config:
+        return a_config(a_space("a", ""), default_rooms=[{"id": "r", "properties": {"name": "Old", **more}}])
+
+    deployment = Deployment(config=config())
+    await deployment.cycle()
+    deployment.homeserver.accept_invites()
+    deployment.config = config(**changed)
+    deployment.start()
+    return deployment
+
+
+async def test_suggesting_is_remembered_when_it_is_done_and_only_then() -> None:
+    deployment = await with_properties(suggested=True)
+    deployment.line.fail = lambda call: HomeserverUnavailable("away") if call.name == "put_state" else None
+    await deployment.cycle()
+    assert properties(deployment, "a/r")["suggested"] is False
+    deployment.line.fail = lambda _: None
+    await deployment.cycle()
+    assert properties(deployment, "a/r")["suggested"] is True
+    deployment.start()
+    await deployment.cycle()
+    assert deployment.written() == []
+
+
+async def test_one_property_that_fails_leaves_the_others_applied() -> None:
+    deployment = await with_properties(name="New", topic="Hello", suggested=True)
+
+    def fail(call: Call) -> BaseException | None:
+        is_it = call.name == "put_state" and "m.room.topic" in call.arguments
+        return HomeserverRefused("no", status=403) if is_it else None
+
+    deployment.line.fail = fail
+    await deployment.cycle()
+    found = properties(deployment, "a/r")
+    assert (found["m.room.name"], found["suggested"]) == ({"name": "New"}, True)
+    assert "m.room.topic" not in found
+
+
+@pytest.mark.parametrize(
+    ("room", "left"), [("a", "set_room_state a/r m.room.name"), ("a/r", "add_child a a/r")]
+)
+async def test_a_cycle_over_one_room_remembers_nothing_as_applied_that_is_left_to_another(
+    room: str, left: str
+) -> None:
+    deployment = await with_properties(name="New", suggested=True)
+
+    def claim(plan: Plan) -> Plan:
+        return replace(plan, actions=tuple(action for action in plan.actions if action.room == room))
+
+    await deployment.reconciler().cycle(deployment.stopping, Hooks(claim=claim))
+    assert identities((await deployment.reconciler().plan()).due) == [left]
 
 
 async def test_failed_and_skipped_actions_are_told_apart_from_done_ones() -> None:
@@ -565,3 +632,402 @@ async def test_whatever_the_world_being_killed_changes_nothing_in_the_end(
     deployment = of(scene)
     await _killed(deployment, Line(kill_after=moment) if after else Line(kill_before=moment))
     assert await _finish(deployment) == whole
+
+
+# -- accounts -------------------------------------------------------------------------------------
+
+LEAVING = {"deprovisioning": {"enabled": True, "soft_delete_period": "30d"}}
+STAYED = STAFF[:-1]
+"""Everybody but fay."""
+
+
+@dataclass
+class Firm(Deployment):
+    """A deployment where accounts follow people, and people are told by mail."""
+
+    config: Config = field(
+        default_factory=lambda: a_config(
+            a_space("all", "", ("mods", 50), subspaces=[a_space("lab", "lab")]), user_provisioner=LEAVING
+        )
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.accounts = FakeAccounts.of(self.line, *STAFF)
+        self.announcer = FakeAnnouncer(self.line)
+
+    def start(self, line: Line | None = None) -> None:
+        super().start(line)
+        if hasattr(self, "accounts"):
+            self.accounts.line = self.announcer.line = self.line
+
+    async def forgotten(self, localpart: str) -> None:
+        call = await self.line.take("forgotten", localpart)
+        await self.line.give(call)
+
+    @property
+    def senses(self) -> Senses:
+        return replace(super().senses, accounts=self.accounts)
+
+    def reconciler(self) -> Reconciler:
+        tools = Tools(
+            writer=FakeWriter(self.homeserver, self.line),
+            recorder=self.recorder,
+            now=self.clock.now,
+            server_name=SERVER,
+            bot=BOT,
+            instance=INSTANCE,
+            accounts=self.accounts,
+            known_accounts=self.accounts,
+            announcer=self.announcer,
+            sleep=self.clock.sleep,
+        )
+        return Reconciler(self.senses, self.recorder, Provisioner(tools), self.announcer, self.forgotten)
+
+    async def pass_(self, **time: float) -> None:
+        """Time goes on, with a cycle each hour: a clock that nobody read for long is not believed."""
+        until = self.clock.time + timedelta(**time)
+        while self.clock.time < until:
+            self.clock.time = min(until, self.clock.time + timedelta(hours=1))
+            await self.cycle()
+
+    def account(self, name: str) -> str:
+        """In a word."""
+        found = self.accounts.accounts[name]
+        return "erased" if found.deactivated else "locked" if found.locked else "active"
+
+    def told(self) -> list[tuple[MailEvent, str | None]]:
+        return self.announcer.events
+
+
+async def settled_firm(period: str = "30d") -> Firm:
+    """After a first cycle; everybody is in."""
+    made = Firm()
+    deprovisioning = {"enabled": True, "soft_delete_period": period}
+    made.config = a_config(
+        a_space("all", "", ("mods", 50), subspaces=[a_space("lab", "lab")]),
+        user_provisioner={"deprovisioning": deprovisioning},
+    )
+    await made.cycle()
+    made.homeserver.accept_invites()
+    made.start()
+    return made
+
+
+async def test_who_left_is_known_to_be_gone_and_queued_before_they_are_locked() -> None:
+    firm = await settled_firm()
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    names = [call.name for call in firm.line.of(*RECORDS, "lock", "announce")]
+    assert names == [
+        "begin_cycle",
+        "record_seen",
+        "record_done",
+        "change_queued",
+        "lock",
+        "announce",
+        "end_cycle",
+    ]
+    assert firm.account("fay") == "locked"
+    assert firm.members("all") == [mxid(name) for name in STAFF]
+    assert firm.told() == [(MailEvent.DEACTIVATED, "fay")]
+    firm.start()
+    await firm.cycle()
+    assert firm.written() == []
+
+
+async def test_who_was_erased_is_forgotten_when_the_record_of_the_cycle_is_complete() -> None:
+    firm = await settled_firm("2h")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    await firm.pass_(hours=1)
+    firm.start()
+    await firm.pass_(hours=1)
+    assert firm.account("fay") == "erased"
+    order = [call.name for call in firm.line.of("erase", "end_cycle", "forgotten", "forget_person")]
+    assert order[:4] == ["erase", "end_cycle", "forgotten", "forget_person"]
+    [forgotten] = firm.line.of("forgotten")
+    [forget] = firm.line.of("forget_person")
+    assert (forgotten.arguments, forget.arguments[:2]) == (("fay",), ("id-fay", mxid("fay")))
+    assert "id-fay" not in firm.recorder.recorded.seen
+    assert not firm.recorder.recorded.queue
+
+
+@pytest.mark.parametrize("status", [OutcomeStatus.FAILED, OutcomeStatus.SKIPPED])
+async def test_whose_erasure_did_not_come_about_is_not_forgotten(status: OutcomeStatus) -> None:
+    firm = await settled_firm("1h")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    firm.clock.time += timedelta(hours=1)
+
+    def goes_wrong(call: Call) -> BaseException | None:
+        if call.name == "erase":
+            return HomeserverRefused("no", status=403)
+        if call.name == "current_account" and status is OutcomeStatus.SKIPPED:
+            # Somebody unlocks them at the last moment.
+            firm.accounts.accounts["fay"] = Account("fay")
+        return None
+
+    firm.line.fail = goes_wrong
+    [outcome] = (await firm.cycle()).outcomes
+    assert outcome.status is status
+    assert firm.line.of("forgotten", "forget_person") == []
+    assert firm.recorder.recorded.queue.keys() == {"id-fay"}
+
+
+async def test_nobody_is_erased_before_the_time_is_over_however_often_it_is_looked_at() -> None:
+    firm = await settled_firm("1d")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    await firm.pass_(hours=23, minutes=59)
+    assert firm.account("fay") == "locked"
+    await firm.pass_(minutes=1)
+    assert firm.account("fay") == "erased"
+
+
+async def test_a_directory_that_was_read_before_the_time_was_over_does_not_count() -> None:
+    firm = await settled_firm("1h")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    reconciler = firm.reconciler()
+    old = await reconciler.read()
+    assert old.at == firm.clock.time
+    firm.clock.time += timedelta(hours=1)
+    await reconciler.cycle(firm.stopping, reading=old)
+    assert firm.account("fay") == "locked"
+    await reconciler.cycle(firm.stopping, reading=await reconciler.read())
+    assert firm.account("fay") == "erased"
+
+
+async def test_a_directory_is_as_old_as_the_beginning_of_its_reading() -> None:
+    firm = await settled_firm("1h")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    made = firm.make
+
+    def slowly(roster: Roster) -> Directory:
+        firm.clock.time += timedelta(hours=1)
+        return made(roster)
+
+    firm.make = slowly
+    assert (await firm.cycle()).plan.actions == ()
+    assert firm.account("fay") == "locked"
+
+
+async def test_whose_account_is_gone_is_forgotten_when_their_time_is_over() -> None:
+    firm = await settled_firm("1h")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    del firm.accounts.accounts["fay"], firm.accounts.believed["fay"]
+    firm.start()
+    await firm.pass_(minutes=59)
+    assert firm.line.of("forgotten", "forget_person") == []
+    await firm.pass_(minutes=1)
+    names = [(call.name, call.arguments[0]) for call in firm.line.of("forgotten", "forget_person")]
+    assert names == [("forgotten", "fay"), ("forget_person", "id-fay")]
+    assert not firm.recorder.recorded.queue
+    assert "id-fay" not in firm.recorder.recorded.seen
+    await firm.cycle()
+    assert firm.members("all") == [mxid(name) for name in STAYED], "nobody's account stays in a room"
+    firm.start()
+    await firm.cycle()
+    assert firm.written() == []
+
+
+async def test_who_could_not_be_unlocked_is_unlocked_later_and_has_a_new_time_when_they_leave_again() -> None:
+    firm = await settled_firm("30d")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    firm.make = staff()
+    refused = HomeserverRefused("no", status=403)
+    firm.line.fail = lambda call: refused if call.name == "unlock" else None
+    await firm.pass_(days=20)
+    firm.line.fail = lambda _: None
+    firm.make = staff(STAYED)
+    left = firm.clock.time
+    await firm.pass_(days=29)
+    assert firm.account("fay") == "locked"
+    [entry] = firm.recorder.recorded.queue.values()
+    assert timedelta(days=30) <= entry.due_at - left <= timedelta(days=31)
+    firm.make = staff()
+    await firm.cycle()
+    assert (firm.account("fay"), firm.recorder.recorded.queue) == ("active", {})
+
+
+async def test_after_a_long_silence_a_second_reading_has_to_say_that_the_time_is_over() -> None:
+    firm = await settled_firm("1d")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    firm.clock.time += timedelta(days=40)
+    await firm.cycle()
+    assert firm.account("fay") == "locked"
+    await firm.pass_(minutes=59)
+    assert firm.account("fay") == "locked"
+    await firm.pass_(minutes=1)
+    assert firm.account("fay") == "erased"
+
+
+async def test_whoever_falls_due_is_a_reason_for_a_cycle_once() -> None:
+    firm = await settled_firm("1h")
+    firm.make = staff(STAYED)
+    await firm.cycle()
+    reconciler, start = firm.reconciler(), firm.clock.time
+    assert not await reconciler.fell_due(start)
+    firm.clock.time += timedelta(hours=1)
+    assert await reconciler.fell_due(start)
+    assert not await reconciler.fell_due(firm.clock.time)
+
+
+async def test_a_new_account_is_read_before_it_is_decided_about_and_its_user_welcomed_once() -> None:
+    firm = await settled_firm()
+    firm.make = staff([*STAFF, "gus"])
+    await firm.cycle()
+    firm.homeserver.accounts.add("gus")
+    firm.accounts.accounts["gus"] = Account("gus")
+    firm.start()
+    await firm.cycle()
+    assert firm.line.names().count("observe_accounts") == 2
+    assert mxid("gus") in firm.members("all")
+    assert firm.told() == [(MailEvent.REGISTERED, "gus")]
+    for _ in range(2):
+        firm.start()
+        await firm.cycle()
+    assert firm.announcer.asked == 1
+
+
+async def test_accounts_that_we_may_not_see_are_not_asked_about_again_and_again() -> None:
+    firm = await settled_firm()
+    firm.accounts.refused = "no admin; make the bot one"
+    firm.homeserver.accounts.add("gus")
+    firm.start()
+    firm.make = staff([*STAYED, "gus"])
+    plan = (await firm.cycle()).plan
+    assert firm.line.names().count("observe_accounts") == 1
+    assert [problem.message for problem in plan.problems] == ["no admin; make the bot one"]
+    assert firm.account("fay") == "active"
+
+
+async def test_a_declined_plan_tells_nobody() -> None:
+    firm = await settled_firm()
+    firm.make = staff(["ann", "bob"])
+    firm.accounts.unannounced = ["ann"]
+
+    async def no(_: Plan) -> bool:
+        return False
+
+    await firm.reconciler().cycle(firm.stopping, Hooks(agree=no))
+    assert (firm.told(), firm.written()) == ([], [])
+
+
+async def test_admins_are_told_once_that_locks_are_held_and_nobody_is_locked_meanwhile() -> None:
+    firm = await settled_firm()
+    firm.make = staff(["ann", "bob"])
+    for _ in range(3):
+        firm.start()
+        cycle = await firm.cycle()
+        firm.clock.time += timedelta(minutes=1)
+    assert {action.type for action in cycle.plan.held} == {"lock_account"}
+    assert firm.told() == [(MailEvent.HELD, None)]
+    assert {firm.account(name) for name in STAFF} == {"active"}
+    assert firm.members("all") == [mxid(name) for name in STAFF]
+
+    firm.approve(cycle.plan)
+    await firm.cycle()
+    assert [firm.account(name) for name in STAFF] == ["active", "active", *["locked"] * 4]
+    assert firm.told().count((MailEvent.HELD, None)) == 1
+
+
+async def test_disabled_one_and_all_nobody_is_locked() -> None:
+    firm = await settled_firm()
+    firm.make = staff([a_user(name, active=False) for name in STAFF], mods=[], lab=[])
+    cycle = await firm.cycle()
+    assert len(cycle.plan.held) == len(cycle.plan.actions)
+    assert {firm.account(name) for name in STAFF} == {"active"}
+    assert firm.told() == [(MailEvent.HELD, None)]
+
+
+def people(firm: Firm) -> object:
+    """Everything that stays of people, whenever we were killed."""
+    queue = [(entry.localpart, entry.ours) for entry in firm.recorder.recorded.queue.values()]
+    return {name: firm.account(name) for name in STAFF}, queue, shape(firm)
+
+
+async def leave(firm: Firm) -> None:
+    firm.make = staff(STAYED)
+
+
+async def leave_and_be_back(firm: Firm) -> None:
+    await leave(firm)
+    await firm.cycle()
+    firm.make = staff()
+
+
+async def leave_for_good(firm: Firm) -> None:
+    await leave(firm)
+    await firm.cycle()
+    await firm.pass_(hours=1)
+    firm.clock.time += timedelta(hours=1)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("change", [leave, leave_and_be_back, leave_for_good])
+async def test_killed_at_any_call_of_a_cycle_accounts_end_in_the_same_state(
+    change: Callable[[Firm], Awaitable[None]], *, after: bool
+) -> None:
+    async def changed_firm() -> Firm:
+        firm = await settled_firm("2h")
+        await change(firm)
+        firm.start()
+        return firm
+
+    async def ended(firm: Firm) -> object:
+        for _ in range(2):
+            firm.start()
+            await firm.cycle()
+        firm.start()
+        assert (await firm.cycle()).plan.actions == ()
+        assert firm.written() == []
+        return people(firm)
+
+    whole = await changed_firm()
+    await whole.cycle()
+    calls = len(whole.line.calls)
+    wanted = await ended(whole)
+    for moment in range(calls):
+        firm = await changed_firm()
+        was_killed = await _killed(firm, Line(kill_after=moment) if after else Line(kill_before=moment))
+        assert was_killed or after
+        locked = {name for name in STAFF if firm.account(name) == "locked"}
+        queued = {entry.localpart for entry in firm.recorder.recorded.queue.values()}
+        assert locked <= queued, f"killed at call {moment}"
+        assert await ended(firm) == wanted, f"killed at call {moment}"
+
+
+async def test_killed_anywhere_admins_are_told_of_what_is_held_in_the_end() -> None:
+    async def held_firm() -> Firm:
+        firm = await settled_firm()
+        firm.make = staff(["ann", "bob"])
+        firm.start()
+        return firm
+
+    whole = await held_firm()
+    await whole.cycle()
+    for moment in range(len(whole.line.calls)):
+        firm = await held_firm()
+        await _killed(firm, Line(kill_before=moment))
+        for _ in range(2):
+            firm.start()
+            await firm.cycle()
+        assert firm.told() == [(MailEvent.HELD, None)], moment
+
+
+async def test_who_has_no_room_is_welcomed_too() -> None:
+    firm = Firm(config=a_config(a_space("lab", "lab"), user_provisioner=LEAVING))
+    firm.make = staff([*STAFF, "gus"])
+    await firm.cycle()
+    firm.homeserver.accept_invites()
+    firm.homeserver.accounts.add("gus")
+    firm.accounts.accounts["gus"] = Account("gus")
+    firm.start()
+    await firm.cycle()
+    assert firm.told() == [(MailEvent.REGISTERED, "gus")]

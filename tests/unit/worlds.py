@@ -303,6 +303,7 @@ class Scene:
     observed: Observed
     recorded: Recorded = field(default_factory=Recorded)
     now: datetime = NOW
+    directory_age: timedelta = timedelta()
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """For hypothesis, which would otherwise print every default of the configuration."""
@@ -335,6 +336,7 @@ class Scene:
             observed=self.observed,
             recorded=self.recorded,
             now=self.now,
+            directory_at=self.now - self.directory_age,
             allowed_users=self.config.provisioner.allowed_users,
             limits=limits_of(self.config),
             joins=self.config.provisioner.membership == "join",
@@ -524,6 +526,7 @@ def _with_caused(
 def recall(recorded: Recorded, memory: Memory, roster: Roster, now: datetime) -> Recorded:
     """What is recorded once the memory is."""
     entitled, lapsed = dict(recorded.entitled), dict(recorded.lapsed)
+    forgotten = {user_id for user_id, _ in memory.forget}
     regained = {key: dict(people) for key, people in recorded.regained.items()}
     for key, names in memory.lapsed.items():
         lapsed[key] = lapsed.get(key, NOBODY) | roster.people(names)
@@ -543,14 +546,22 @@ def recall(recorded: Recorded, memory: Memory, roster: Roster, now: datetime) ->
         fresh=recorded.fresh and not (memory.rooms or memory.seen),
         recovery_since=memory.recovery_since if memory.recovery_changed else recorded.recovery_since,
         rooms={**recorded.rooms, **{room.key: room for room in memory.rooms}},
-        seen={**recorded.seen, **{seen.id: seen for seen in memory.seen}},
+        seen={
+            key: seen
+            for key, seen in {**recorded.seen, **{seen.id: seen for seen in memory.seen}}.items()
+            if key not in forgotten
+        },
         entitled=entitled,
         lapsed=lapsed,
         regained=regained,
         caused=caused,
         held=recorded.held if memory.held is None else memory.held,
         queue={
-            **{key: queued for key, queued in recorded.queue.items() if key not in memory.dequeue},
+            **{
+                key: queued
+                for key, queued in recorded.queue.items()
+                if key not in {*memory.dequeue, *forgotten}
+            },
             **{queued.user_id: queued for queued in memory.enqueue},
         },
         clock=memory.clock or recorded.clock,

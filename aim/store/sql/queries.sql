@@ -395,6 +395,14 @@ from aim.queue
 order by user_id
 for update;
 
+-- name: lock_queued
+-- As load_queued, and nobody else changes it before we have.
+select
+    user_id, localpart, queued_at, due_at, reason, ours, held_by, erase_by, restored_by, found_due_at
+from aim.queue
+where user_id = $1
+for update;
+
 -- name: enqueue
 -- What a person said (`aim queue`) while the writer was at work is not lost: see desired.queueing.merged, which says
 -- the same.
@@ -411,9 +419,9 @@ set localpart = excluded.localpart,
     reason = excluded.reason,
     ours = excluded.ours,
     found_due_at = excluded.found_due_at,
-    held_by = coalesce(queue.held_by, excluded.held_by),
+    held_by = queue.held_by,
     erase_by = case when queue.queued_at = excluded.queued_at then queue.erase_by else excluded.erase_by end,
-    restored_by = coalesce(queue.restored_by, excluded.restored_by);
+    restored_by = queue.restored_by;
 
 -- name: decide_queue
 update aim.queue
@@ -484,7 +492,11 @@ set display_name = excluded.display_name,
     announced = excluded.announced;
 
 -- name: drop_accounts
-delete from aim.accounts where localpart = any ($1::text[]);
+-- But for those on the queue: what is recorded of them is forgotten with the person (forget_stored_account), and until
+-- then their addresses say what there is to forget. If they leave the queue instead, it goes after the next start.
+delete from aim.accounts
+where localpart = any ($1::text[])
+  and not exists (select from aim.queue where queue.localpart = accounts.localpart);
 
 -- name: record_listing
 update aim.state set accounts_listed_at = $1;
@@ -534,6 +546,15 @@ select min(due_at) from aim.letters where status = 'waiting';
 -- Forgetting somebody -----------------------------------------------------------------------------------------------
 -- Texts are searched by position(), never by patterns: a localpart may hold `_` and `%`.
 
+-- name: load_erased
+select localpart_hash from aim.erased;
+
+-- name: record_erased
+insert into aim.erased (localpart_hash) values ($1) on conflict do nothing;
+
+-- name: forget_erased
+delete from aim.erased where localpart_hash = any ($1::bytea[]);
+
 -- name: audit_key
 select audit_key from aim.state;
 
@@ -549,6 +570,9 @@ from (
     select unnest(recipients) from aim.letters where localpart = $1
 )
     as theirs (address);
+
+-- name: forget_stored_account
+delete from aim.accounts where localpart = $1;
 
 -- name: forget_entitled
 delete from aim.entitled where localpart = $1;

@@ -42,6 +42,13 @@ create table aim.accounts (
     announced boolean not null
 );
 
+-- Who was erased, as a hash keyed by state.audit_key: what their account left behind in a room, a power level say, is
+-- taken away later, and is not to be recorded under their name.
+create table aim.erased (
+    localpart_hash bytea primary key,
+    at timestamptz not null default now()
+);
+
 -- The mail queue. `key_hash`, keyed by state.audit_key, stays for ever: nobody is told the same twice. All that is
 -- personal goes when the mail is sent or given up.
 create table aim.letters (
