@@ -116,6 +116,8 @@ class Directory:
 
     tree: tuple[Branch, ...] = ()
     """The units and domains as they are nested, sorted by id. Empty where the source has no tree."""
+    filling: bool = False
+    """Filled from outside, and nobody has said yet that all are in it: nobody may go because of it."""
 
     def branches(self) -> Mapping[str | None, Sequence[Branch]]:
         """Id of a unit → those right below it; None → those at the top."""

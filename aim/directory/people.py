@@ -126,7 +126,7 @@ class Reader:
             uid=uids[0],
             localpart=localpart,
             display_name=first(attributes, self._rules.name),
-            emails=_emails(candidates(attributes, self._rules.mail)),
+            emails=emails_of(candidates(attributes, self._rules.mail)),
             active=is_active(attributes, self._rules.enabled),
             dn=dn,
             weak_id=strong is None,
@@ -212,7 +212,7 @@ def _clashes(shared: Mapping[str, list[str]], what: str) -> list[Problem]:
     return problems
 
 
-def _emails(values: list[str]) -> tuple[str, ...]:
+def emails_of(values: Iterable[str]) -> tuple[str, ...]:
     """Addresses as homeservers keep them (MSC2265): local part case-folded, domain in lower case; sorted."""
     found = set()
     for value in values:

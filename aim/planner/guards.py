@@ -47,6 +47,7 @@ _COUNTED = {Kind.RELEASES: "rooms", Kind.ABANDONED_SPACES: "spaces"}
 """What is counted where it is not people."""
 ORGANISATION = "organisation"
 RECOVERY = "recovery"
+FILLING = "filling"
 EARLIER = "earlier"
 WITH_KICKS = "with kicks"
 WINDOW = timedelta(hours=1)
@@ -58,7 +59,8 @@ class Trip:
 
     kind: str
     scope: str
-    """`organisation`, `recovery`, `earlier` (since an earlier cycle), `with kicks`, or the key of a space."""
+    """`organisation`, `recovery`, `filling`, `earlier` (since an earlier cycle), `with kicks`, or the key of
+    a space."""
     count: int
     """Distinct people, rooms or spaces, pending and done in the last hour."""
     limit: int
@@ -69,6 +71,8 @@ class Trip:
         words = Kind(self.kind).words
         if self.scope == RECOVERY:
             return f"{self.count} {words} held: in recovery nothing is removed without approval"
+        if self.scope == FILLING:
+            return f"{self.count} {words} held: the source is still being filled; `aim scim ready` ends that"
         if self.scope == WITH_KICKS:
             return f"{self.count} {words} held with {self._which_kicks}"
         if self.scope == EARLIER:
@@ -133,7 +137,7 @@ def judge(world: World, actions: Iterable[AnyAction]) -> Verdict:
     by_kind: dict[Kind, list[AnyAction]] = defaultdict(list)
     for action in actions:
         kind = kind_of(action)
-        if kind is not None and (is_counted(action) or world.recovering):
+        if kind is not None and (is_counted(action) or world.removes_nobody):
             by_kind[kind].append(action)
     held: set[str] = set()
     trips: list[Trip] = []
@@ -180,6 +184,8 @@ def _judge_kind(world: World, kind: Kind, pending: list[AnyAction]) -> tuple[set
         return set(), []
     if world.recovering:
         return unapproved, [Trip(kind, RECOVERY, len(pending), 0)]
+    if world.filling:
+        return unapproved, [Trip(kind, FILLING, len(pending), 0)]
     trips = list(_trips(world, kind, pending))
     if trips:
         return unapproved, trips

@@ -90,7 +90,7 @@ class Leavers:
 
     def vanished(self) -> Iterator[Queued]:
         """Who has no account any more, and may be erased now: what is left is that we forget them."""
-        if not self._rules.deprovisions or self._world.recovering or self._world.desired.switched:
+        if not self._rules.deprovisions or self._world.removes_nobody or self._world.desired.switched:
             return
         for queued in self._without_account():
             if due(self._world, queued) is Due.YES:

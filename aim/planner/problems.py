@@ -42,6 +42,13 @@ def world_problems(world: World) -> Iterator[Problem]:
             "the database knows nothing of the rooms that exist, as after its loss: nothing is removed until "
             "a person approves a plan or no removal is due",
         )
+    if world.filling:
+        yield Problem(
+            Severity.WARNING,
+            "source",
+            "is filled from outside, and nobody has said that all are in it: nothing is removed until "
+            "`aim scim ready`",
+        )
     yield from _waiting(world)
 
 

@@ -60,6 +60,16 @@ class World:
         return f"@{self.roster.localpart(person)}:{self.observed.server_name}"
 
     @property
+    def filling(self) -> bool:
+        """The source is filled from outside, and nobody has said yet that it is complete."""
+        return self.desired.directory.filling
+
+    @property
+    def removes_nobody(self) -> bool:
+        """Nothing destructive is done without approval: filling, or in recovery."""
+        return self.filling or self.recovering
+
+    @property
     def recovering(self) -> bool:
         """A fresh database met markers of ours, now or earlier: nothing destructive is done."""
         return self.recorded.recovery_since is not None or (self.recorded.fresh and bool(self.observed.rooms))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom
+from aim.planner.actions import AbandonSpace, ActionType, AnyAction, Kick, ReleaseRoom
 from aim.planner.guards import Trip, Verdict, judge
 from aim.planner.world import Limit
 from aim.world.recorded import Approval, Done
@@ -429,3 +429,39 @@ def test_a_space_waits_for_the_kicks_that_come_first() -> None:
         trip.message for trip in verdict.trips
     ]
     assert judge(scene.world, [*kicks[:3], abandon]) == Verdict()
+
+
+# -- a source that is still filling ------------------------------------------------------------------
+
+
+def filled(scene: Scene, users: Iterable[str], *, filling: bool) -> Scene:
+    directory = replace(a_directory(users, roster=scene.roster), filling=filling)
+    return replace(scene, directory=directory)
+
+
+def test_while_the_source_is_filling_nothing_destructive_is_done() -> None:
+    accounts = ["ann", "bob", "cleo"]
+    before = provisioned(a_config(a_space("all", "")), a_directory(["ann", "bob"]), accounts)
+    scene = filled(before, ["ann", "cleo"], filling=True)
+    plan = scene.plan()
+    assert [(action.type, action.held) for action in plan.actions] == [
+        (ActionType.KICK, True),
+        (ActionType.INVITE, False),
+    ]
+    assert [trip.scope for trip in plan.trips] == ["filling"]
+    assert "aim scim ready" in plan.trips[0].message
+    assert any("aim scim ready" in problem.message for problem in plan.problems)
+
+
+def test_what_waited_for_the_source_goes_once_it_is_ready() -> None:
+    before = provisioned(a_config(a_space("all", "")), a_directory(["ann", "bob"]))
+    after = cycle(filled(before, ["ann"], filling=True))
+    assert after.members("all") == ["ann", "bob"]
+    ready = cycle(filled(after, ["ann"], filling=False))
+    assert ready.members("all") == ["ann"]
+
+
+def test_who_was_never_entitled_waits_for_the_source_too() -> None:
+    before = provisioned(a_config(a_space("all", "")), a_directory(["ann"]))
+    scene = before.with_room("all", joined=["ann", "bob"])
+    assert [action.held for action in filled(scene, ["ann"], filling=True).plan().actions] == [True]
