@@ -22,7 +22,14 @@ from aim.desired.replacing import Replacing
 from aim.desired.rooms import Desired, DesiredRoom, Grant
 from aim.desired.taken_over import JOIN_RULES as _JOIN_RULES
 from aim.desired.taken_over import NAME as _NAME
-from aim.desired.taken_over import PRIVATE, is_made_private, join_rule, let_in_again, rooms_of_people
+from aim.desired.taken_over import (
+    PRIVATE,
+    is_made_private,
+    join_rule,
+    let_in_again,
+    rooms_of_people,
+    sparing_those_in,
+)
 from aim.desired.unknown import unknown_group
 from aim.directory.model import Directory, Problem, Severity
 from aim.directory.roster import NOBODY, People, union
@@ -218,17 +225,23 @@ class _Mapping:
         self.rooms[space.key] = space
         invites = self._config.provisioner.invite_to_public_rooms
         for room in self._config.provisioner.default_rooms:
-            made = let_in_again(default_room(space, room, invites=invites), self._observed)
-            if not self._lets_go_of(made):
-                self.rooms[made.key] = made
+            self._add(let_in_again(default_room(space, room, invites=invites), self._observed))
 
-    def _lets_go_of(self, room: DesiredRoom) -> bool:
-        """Whether people made a room of ours private, so that it is theirs now."""
+    def _add(self, room: DesiredRoom) -> None:
+        """A default room, unless people made it private: then it is theirs now."""
         seen = self._observed.rooms.get(room.key)
         if seen is not None and seen.bot != "join" and join_rule(seen) in PRIVATE:
             # We left it, and it is as closed as it was then.
-            return True
-        if seen is None or not self._config.provisioner.gc.enabled:
+            return
+        if seen is not None and self._lets_go_of(room, seen):
+            if self._observed.sees(room.key):
+                return
+            # An old copy says so: nothing is given up for that, nor is anybody put out of what may be theirs.
+            room = sparing_those_in(seen, room)
+        self.rooms[room.key] = room
+
+    def _lets_go_of(self, room: DesiredRoom, seen: Room) -> bool:
+        if not self._config.provisioner.gc.enabled:
             return False
         recorded = self._recorded.rooms.get(room.key)
         return is_made_private(seen, room, recorded.properties if recorded else None)
@@ -278,8 +291,8 @@ class _Mapping:
             if space is None or key in self._configured_keys(space) or not self._is_in(space, room):
                 continue
             left = _room_left_to_itself(space, key, self._applied_rules(key), invites=invites)
-            if not self._lets_go_of(left):
-                self.rooms[key] = left
+            by_old_copy = space.key in self._observed.rooms and not self._observed.sees(space.key)
+            self._add(sparing_those_in(room, left) if by_old_copy else left)
 
     def _configured_keys(self, space: DesiredRoom) -> frozenset[str]:
         return frozenset(room_key(space.key, room.id) for room in self._config.provisioner.default_rooms)

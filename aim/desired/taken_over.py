@@ -134,12 +134,14 @@ def _managed(
 ) -> Iterator[DesiredRoom]:
     for key in sorted(search.found):
         room, consents = search.rooms[key], search.found[key]
+        by_old_copy = not all(map(observed.sees, consents))
         most = max(consents.values())
         ours = key in observed.rooms
         if most is Consent.NONE or (most is Consent.INVITES and (ours or not invites)):
             continue
         parts = [spaces[space] for space, given in consents.items() if given is most]
-        yield _desired(room, parts, invites=invites, only_invites=most is Consent.INVITES)
+        desired = _desired(room, parts, invites=invites, only_invites=most is Consent.INVITES)
+        yield sparing_those_in(room, desired) if by_old_copy else desired
 
 
 class _Search:
@@ -257,6 +259,12 @@ def _desired(room: Room, spaces: list[DesiredRoom], *, invites: bool, only_invit
         takes_over=room.room_id,
         only_invites=only_invites,
     )
+
+
+def sparing_those_in(room: Room, desired: DesiredRoom) -> DesiredRoom:
+    """The desired room, with nobody removed or demoted who is in it: what tells whether it is ours is an old
+    copy, and by now it may be somebody else's."""
+    return replace(desired, spared=desired.spared | room.joined | room.invited)
 
 
 def let_in_again(desired: DesiredRoom, observed: Observed) -> DesiredRoom:

@@ -2,7 +2,7 @@
 spaces or were closed. Pure.
 
 In: a world. Out: with `gc.enabled` the actions, otherwise problems that tell what they would be. Nothing is
-let go of on the strength of a space that can't be seen.
+let go of on the strength of a space that can't be seen, nor what can't be seen itself.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _closed_ones(world: World) -> Iterator[Problem]:
     """Default rooms that people made private: while nothing is let go of, they stay ours."""
     for key, desired in world.desired.rooms.items():
         room, recorded = world.observed.rooms.get(key), world.recorded.rooms.get(key)
-        if room is None or recorded is None or room.bot != "join":
+        if room is None or recorded is None or room.bot != "join" or not world.observed.sees(key):
             continue
         if is_made_private(room, desired, recorded.properties):
             text = (
@@ -86,12 +86,14 @@ def _would_be(world: World, room: Room) -> str:
 
 
 def _given_up(world: World) -> Iterator[tuple[str, Room]]:
-    """Managed spaces and rooms that should not be, sorted by key. Replaced ones stay as they are, and what
-    the bot has left is let go of."""
+    """Managed spaces and rooms that should not be, sorted by key. Replaced ones stay as they are, and so does
+    what is told as it was; what the bot has left is let go of."""
     blind = _is_blind(world)
     replaced = {desired.replaces for desired in world.desired.rooms.values()}
     for key, room in sorted({**world.observed.rooms, **_without_marker(world)}.items()):
         if key in world.desired.rooms or room.bot != "join" or room.room_id in replaced:
+            continue
+        if room.room_id in world.observed.unseen:
             continue
         if room.is_space or (room.replacement is None and not (blind and _may_be_elsewhere(room))):
             yield key, room

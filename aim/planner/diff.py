@@ -192,7 +192,7 @@ class _Comparison:
                     after=(creation.identity,),
                 )
         for person in people if desired.invites else people & desired.moving:
-            yield self._bring_in(desired, None, person, (creation.identity,))
+            yield self._bring_in(desired, None, person, after=(creation.identity,))
 
     def _will_exist(self, key: str) -> bool:
         return key in self._room_ids or self.is_new(key)
@@ -333,7 +333,7 @@ class _Comparison:
         if ranks.can_invite:
             missing = self._missing(desired, observed)
             for person in missing if scope is None else missing & scope:
-                yield self._bring_in(desired, observed, person)
+                yield self._bring_in(desired, observed, person, writes=ranks.can_set_levels)
 
     def _kick(self, desired: DesiredRoom, observed: Room, person: int, ranks: Ranks) -> Kick:
         entitled = self._world.recorded.entitled.get(desired.key)
@@ -369,8 +369,15 @@ class _Comparison:
         )
 
     def _bring_in(
-        self, desired: DesiredRoom, observed: Room | None, person: int, after: tuple[str, ...] = ()
+        self,
+        desired: DesiredRoom,
+        observed: Room | None,
+        person: int,
+        *,
+        writes: bool = True,
+        after: tuple[str, ...] = (),
     ) -> Invite | Join:
+        """`writes`: this plan changes the state of the room as far as it differs."""
         room_id = observed.room_id if observed else None
         reason = self._reasons.entitled(desired, person)
         mxid = self._world.mxid(person)
@@ -383,7 +390,8 @@ class _Comparison:
                 reason=reason,
                 after=after,
             )
-        needs_invite, way = self._way_in(desired, observed, person)
+        rules = self._join_rules(desired, observed, writes=writes)
+        needs_invite, way = self._way_in(desired, observed, person, rules)
         return Join(
             room=desired.key,
             space=desired.space,
@@ -398,12 +406,11 @@ class _Comparison:
         return self._world.joins and person in self._world.observed.accounts
 
     def _way_in(
-        self, desired: DesiredRoom, observed: Room | None, person: int
+        self, desired: DesiredRoom, observed: Room | None, person: int, rules: Mapping[str, object]
     ) -> tuple[bool, tuple[str, ...]]:
         """Whether the person needs an invite to join, and the join elsewhere that this one rests on."""
         if observed is not None and person in observed.invited:
             return False, ()
-        rules = self._join_rules(desired, observed)
         rule = rules.get("join_rule")
         if rule == "public":
             return False, ()
@@ -422,12 +429,13 @@ class _Comparison:
         other = self._world.desired.rooms.get(key)
         return not desired.is_space and other is not None and other.is_space
 
-    def _join_rules(self, desired: DesiredRoom, observed: Room | None) -> Mapping[str, object]:
+    def _join_rules(
+        self, desired: DesiredRoom, observed: Room | None, *, writes: bool
+    ) -> Mapping[str, object]:
         """As they will be when people join."""
-        wanted = desired.state.get(JOIN_RULES, {})
         if observed is None:
-            return wanted
-        changed = dict(_changed_state(self._world, desired, observed))
+            return desired.state.get(JOIN_RULES, {})
+        changed = dict(_changed_state(self._world, desired, observed)) if writes else {}
         return changed.get(JOIN_RULES, observed.state.get(JOIN_RULES, {}))
 
     def _space_in(self, condition: object) -> str | None:
@@ -457,6 +465,10 @@ class _Comparison:
         observed = self._world.observed.rooms.get(key)
         if observed is not None:
             ranks = ranks_of(observed, self._world.observed, self._world.roster)
+            if take_control(self._world, desired, observed) is not None:
+                ranks = ranks.in_control()
+            elif observed.bot != "join":
+                return NOBODY
             return self._missing(desired, observed) & accounts if ranks.can_invite else NOBODY
         if not self.is_new(key):
             return NOBODY
@@ -520,6 +532,22 @@ def _changed_state(
             continue
         if event_type in desired.enforced or (applied is not None and applied.get(event_type) != content):
             yield event_type, content
+
+
+def pending_properties(world: World, desired: DesiredRoom, observed: Room) -> set[str]:
+    """Names of the properties that are not as they should be, whether this plan can change them or not."""
+    names = {event_type for event_type, _ in _changed_state(world, desired, observed)}
+    if _suggestion_changed(world, desired) and not _is_suggested_so(world, desired, observed.room_id):
+        names.add(SUGGESTED)
+    return names
+
+
+def _is_suggested_so(world: World, child: DesiredRoom, child_id: str) -> bool:
+    """Whether the spaces that it is to be in show it as configured."""
+    parents = child.also_in if child.parent is None else (child.parent, *child.also_in)
+    spaces = (world.observed.rooms.get(key) for key in parents)
+    places = (space.children.get(child_id) if space is not None else None for space in spaces)
+    return all(place is not None and place.suggested == child.suggested for place in places)
 
 
 def applied_properties(world: World, key: str) -> Mapping[str, object] | None:

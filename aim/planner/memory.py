@@ -15,7 +15,8 @@ from aim.desired.rooms import DesiredRoom
 from aim.directory.model import User
 from aim.directory.roster import NOBODY, People
 from aim.planner.actions import AddChild, AnyAction, CreateRoom, Kick, SetRoomState, TakeControl
-from aim.planner.diff import SUGGESTED, applied_properties
+from aim.planner.control import room_of
+from aim.planner.diff import SUGGESTED, applied_properties, pending_properties
 from aim.planner.plan import Plan
 from aim.planner.queue_memory import queue_memory
 from aim.planner.wishes import ever_entitled, newly_lapsed, newly_regained
@@ -69,6 +70,8 @@ def remember(world: World, plan: Plan, *, people_known: bool = False) -> Memory:
     """
     recovery = (world.recorded.recovery_since or world.now) if world.recovering and plan.holding else None
     queue = queue_memory(world)
+    # What waits for the source to be complete waits for that alone, and is not held by time.
+    holding = plan.holding & world.recorded.held if world.filling else plan.holding
     return Memory(
         rooms=tuple(_rooms(world, plan)),
         seen=() if people_known else tuple(_seen(world)),
@@ -76,7 +79,7 @@ def remember(world: World, plan: Plan, *, people_known: bool = False) -> Memory:
         lapsed=_by_room(world, newly_lapsed),
         regained=_by_room(world, newly_regained),
         returned=dict(_returned(world, plan)),
-        held=None if plan.holding == world.recorded.held else plan.holding,
+        held=None if holding == world.recorded.held else holding,
         recovery_since=recovery,
         recovery_changed=recovery != world.recorded.recovery_since,
         enqueue=queue.enqueue,
@@ -89,7 +92,8 @@ def remember(world: World, plan: Plan, *, people_known: bool = False) -> Memory:
 
 
 def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
-    """Rooms that exist, with their properties as applied: all but those that the plan is about to change."""
+    """Rooms that exist, with their properties as applied: all but those that are yet to be changed, by this
+    plan or as soon as the bot is let."""
     due = _applied_by(plan.actions)
     for key, desired in world.desired.rooms.items():
         observed = world.observed.rooms.get(key)
@@ -98,8 +102,8 @@ def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
         recorded = world.recorded.rooms.get(key)
         before = applied_properties(world, key)
         wanted = properties_of(desired)
-        if before is not None:
-            pending = due.get(key, set())
+        if before is not None and before != wanted:
+            pending = due.get(key, set()) | pending_properties(world, desired, observed)
             wanted = {
                 **{name: value for name, value in wanted.items() if name not in pending},
                 **{name: value for name, value in before.items() if name in pending},
@@ -119,23 +123,39 @@ def applied(
     """
     done = list(done)
     rooms = {**world.recorded.rooms, **{room.key: room for room in remembered.rooms}}
-    pending = _applied_by(plan.actions)
     for action in done:
         if isinstance(action, CreateRoom):
             rooms.pop(action.room, None)
-        elif isinstance(action, TakeControl) and action.room_id and action.room in world.desired.rooms:
-            # Nothing was known of it but how it is.
-            wanted = properties_of(world.desired.rooms[action.room])
-            left = pending.get(action.room, set())
-            so_already = {name: value for name, value in wanted.items() if name not in left}
-            rooms[action.room] = RecordedRoom(action.room, action.room_id, so_already)
-    for key, names in _applied_by(done).items():
+    taken = dict(_taken(world, plan, rooms, done))
+    rooms |= taken
+    names = _applied_by(done)
+    for key in {**taken, **names}:
         desired, room = world.desired.rooms.get(key), rooms.get(key)
         if desired is not None and room is not None and room.properties is not None:
             wanted = properties_of(desired)
-            new = {name: wanted[name] for name in names if name in wanted}
-            if new:
+            new = {name: wanted[name] for name in names.get(key, ()) if name in wanted}
+            if new or key in taken:
                 yield replace(room, properties={**room.properties, **new})
+
+
+def _taken(
+    world: World, plan: Plan, rooms: Mapping[str, RecordedRoom], done: Iterable[AnyAction]
+) -> Iterator[tuple[str, RecordedRoom]]:
+    """Rooms that were taken over just now, which is recorded at once, with nothing known of them: with what
+    was known before, or else with what is as it should be already. By key."""
+    pending = _applied_by(plan.actions)
+    for action in done:
+        desired = world.desired.rooms.get(action.room) if isinstance(action, TakeControl) else None
+        observed = room_of(world, desired) if desired is not None else None
+        if desired is None or observed is None:
+            continue
+        known = rooms.get(desired.key)
+        if known is None or known.properties is None or known.room_id != observed.room_id:
+            left = pending.get(desired.key, set()) | pending_properties(world, desired, observed)
+            wanted = properties_of(desired)
+            so_already = {name: value for name, value in wanted.items() if name not in left}
+            known = RecordedRoom(desired.key, observed.room_id, so_already)
+        yield desired.key, known
 
 
 def _applied_by(actions: Iterable[AnyAction]) -> dict[str, set[str]]:

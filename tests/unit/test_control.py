@@ -829,6 +829,36 @@ def test_a_space_that_is_told_as_it_was_is_not_seen(*, recorded: bool) -> None:
     assert of_kind(stale.plan(), ReleaseRoom) == []
 
 
+def told_as_it_was(scene: Scene, key: str) -> Scene:
+    """That room can't be read: it may be another by now."""
+    unseen = {scene.observed.rooms[key].room_id: "502"}
+    return replace(scene, observed=replace(scene.observed, unseen=unseen))
+
+
+@pytest.mark.parametrize("gc", [True, False])
+def test_what_is_told_as_it_was_itself_is_not_let_go_of(*, gc: bool) -> None:
+    scenes = Scenes(**{**ON, "gc": {"enabled": gc}})
+    closed = scenes.scene(scenes.taken("eve", "ann", rule="invite"), children=True)
+    old = scenes.scene(a_room(scenes.roster, "old", ["ann"]), children=False)
+    for scene, key, kind in ((closed, ROOM, "release_room"), (old, "old", "abandon_space")):
+        plan = scene.plan()
+        assert (kind in {action.type for action in plan.actions}) is gc
+        assert bool(told(plan, key)) is not gc
+        stale = told_as_it_was(scene, key).plan()
+        assert [action for action in stale.actions if action.room == key] == []
+        assert [text for _, text in told(stale, key) if "released" in text or "removed" in text] == []
+
+
+def test_a_default_room_that_was_private_when_it_was_read_last_stays_ours_with_all_who_are_in_it() -> None:
+    scene = closed_by_people(**ON).with_room("top/talk", joined=["bob", "gil"], levels={"bob": 50, "gil": 70})
+    assert of_kind(scene.plan(), ReleaseRoom)
+    stale = told_as_it_was(scene, "top/talk")
+    done = [action for action in stale.plan().actions if action.room == "top/talk"]
+    assert not any(isinstance(action, (ReleaseRoom, Kick, SetPowerLevel)) for action in done)
+    assert f"invite top/talk {mxid('ann')}" in identities(done)
+    assert told(told_as_it_was(closed_by_people(guards=GENEROUS), "top/talk").plan(), "top/talk") == []
+
+
 def test_for_keys_the_same_as_in_the_whole() -> None:
     scene = with_lab(**ON)
     for keys in (

@@ -104,6 +104,21 @@ def test_the_space_comes_first_where_a_room_is_open_to_its_members() -> None:
     assert identities(scene.plan().actions) == [JOIN, f"join {ROOM} {mxid('ann')}"]
 
 
+@pytest.mark.parametrize(
+    ("bot", "expected"),
+    [
+        ("join", {"all": (True, ()), ROOM: (False, (JOIN,))}),
+        ("invite", {"all": (True, ("take_control all",)), ROOM: (False, (JOIN,))}),
+        ("ban", {ROOM: (True, ())}),
+    ],
+)
+def test_nobody_waits_for_a_space_that_the_bot_cannot_bring_anybody_into(
+    bot: str, expected: dict[str, tuple[bool, tuple[str, ...]]]
+) -> None:
+    scene = outside(provisioned(joining().config, a_directory(["ann"])), "all", ROOM)
+    assert joins(scene.with_room("all", bot=bot)) == expected
+
+
 def test_who_is_out_of_the_space_by_their_own_wish_needs_an_invite_to_its_room() -> None:
     scene = outside(provisioned(joining().config, a_directory(["ann"])), ROOM)
     scene = scene.with_room("all", joined=[], left={"ann": int(NOW.timestamp() * 1000)})

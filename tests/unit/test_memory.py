@@ -6,19 +6,26 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from aim.planner.memory import Memory, properties_of, remember
+import pytest
+
+from aim.planner.memory import Memory, applied, properties_of, remember
 from aim.world.recorded import Recorded, RecordedRoom, Seen
 from tests.unit.worlds import (
     NOW,
     Scene,
     a_config,
     a_directory,
+    a_room_of_people,
     a_scene,
     a_space,
     a_user,
+    an_observed,
+    apply_plan,
     cycle,
     provisioned,
 )
+
+SPACE = "!old:example.com"
 
 
 def memory_of(scene: Scene) -> Memory:
@@ -153,6 +160,38 @@ def test_a_property_that_is_so_already_is_remembered_without_a_write() -> None:
     assert room.properties == properties_of(changed.desired.rooms["all/talk"])
 
 
+@pytest.mark.parametrize("why", ["banned", "levels"])
+def test_properties_that_the_bot_cannot_change_are_not_remembered_as_applied(why: str) -> None:
+    before = settled(name="Talk", topic="Old")
+    changed = replace(before, config=config(name="Talk", topic="New", suggested=True))
+    powerless = changed
+    for key in ("all", "all/talk"):
+        levels = changed.observed.rooms[key].power_levels
+        base = {**levels.base, "events": {"m.room.power_levels": 150}}
+        powerless = (
+            powerless.with_room(key, bot="ban")
+            if why == "banned"
+            else powerless.with_room(key, version="11", power_levels=replace(levels, base=base))
+        )
+    assert powerless.plan().actions == ()
+    assert memory_of(powerless).rooms == ()
+    able = cycle(replace(cycle(powerless), observed=changed.observed))
+    talk = able.observed.rooms["all/talk"]
+    assert talk.state["m.room.topic"] == {"topic": "New"}
+    assert able.observed.rooms["all"].children[talk.room_id].suggested
+    assert not memory_of(able)
+
+
+def test_a_suggestion_that_is_so_already_is_remembered_without_a_write() -> None:
+    changed = replace(settled(), config=config(suggested=True))
+    [child] = changed.observed.rooms["all"].children.values()
+    shown = changed.with_room("all", children={child.room_id: replace(child, suggested=True)})
+    assert shown.plan().actions == ()
+    [room] = memory_of(shown).rooms
+    assert room.properties == properties_of(changed.desired.rooms["all/talk"])
+    assert memory_of(changed).rooms == ()
+
+
 def test_a_room_that_is_another_one_now_is_recorded_anew() -> None:
     scene = settled()
     scene = scene.with_room("all", room_id="!other:example.com")
@@ -164,6 +203,67 @@ def test_rooms_that_are_gone_or_no_longer_configured_stay_recorded() -> None:
     assert cycle(scene).recorded.rooms.keys() == {"all", "all/talk"}
     bare = replace(settled(), config=a_config(a_space("other", "")))
     assert cycle(bare).recorded.rooms.keys() == {"all", "all/talk", "other"}
+
+
+# -- what a cycle has applied ---------------------------------------------------------------------
+
+
+def after(scene: Scene, *done: str) -> dict[str, RecordedRoom]:
+    """What is recorded of rooms once these actions of the plan are done, and no others."""
+    plan = scene.plan()
+    chosen = [action for action in plan.actions if action.identity in done]
+    assert len(chosen) == len(done)
+    return {room.key: room for room in applied(scene.world, plan, remember(scene.world, plan), chosen)}
+
+
+def test_what_was_applied_is_remembered_and_what_was_not_is_left_as_it_was() -> None:
+    changed = replace(settled(name="Talk"), config=config(name="Chat", topic="New", suggested=True))
+    before = changed.recorded.rooms["all/talk"]
+    assert before.properties is not None
+    topic, name = "set_room_state all/talk m.room.topic", "set_room_state all/talk m.room.name"
+    assert after(changed) == {}
+    assert after(changed, topic) == {
+        "all/talk": replace(before, properties={**before.properties, "m.room.topic": {"topic": "New"}})
+    }
+    [room] = after(changed, topic, name, "add_child all all/talk").values()
+    assert room.properties == properties_of(changed.desired.rooms["all/talk"])
+
+
+def test_of_a_room_that_was_made_everything_is_recorded_already() -> None:
+    scene = a_scene(config(suggested=True), a_directory(["ann"]))
+    assert after(scene, "create_space all", "create_room all/talk", "add_child all all/talk") == {}
+
+
+def adopting() -> Scene:
+    """An existing space of ann's, `Old`, is to be the space `all`, named `All`."""
+    directory = a_directory(["ann"])
+    state = {"m.room.name": {"name": "Old"}, "m.room.join_rules": {"join_rule": "invite"}}
+    room = a_room_of_people(directory.roster, SPACE, ["ann"])
+    room = replace(room, is_space=True, state=state)
+    observed = an_observed(directory.roster, ["ann"], unmanaged=[room])
+    return Scene(a_config(a_space("all", "", room=SPACE)), directory, observed)
+
+
+def test_of_a_room_that_was_taken_over_what_is_so_already_is_remembered_as_applied() -> None:
+    scene = adopting()
+    taken = after(scene, "take_control all")
+    assert taken == {"all": RecordedRoom("all", SPACE, {"suggested": False})}
+    named = after(scene, "take_control all", "set_room_state all m.room.name")
+    assert named["all"].properties == properties_of(scene.desired.rooms["all"])
+
+
+def test_a_name_that_could_not_be_set_when_a_space_was_taken_over_is_set_by_the_next_cycle() -> None:
+    scene = adopting()
+    half = apply_plan(scene, scene.plan(), lambda action: action.type != "set_room_state")
+    assert "set_room_state all m.room.name" in [action.identity for action in half.plan().actions]
+    assert cycle(half).observed.rooms["all"].state["m.room.name"] == {"name": "All"}
+
+
+def test_what_was_known_of_a_room_of_which_control_is_taken_again_stays_known() -> None:
+    before = settled(name="Talk", topic="Old")
+    changed = replace(before, config=config(name="Talk", topic="New"))
+    outside = changed.with_room("all/talk", bot="invite")
+    assert after(outside, "take_control all/talk") == {"all/talk": before.recorded.rooms["all/talk"]}
 
 
 # -- guards and recovery --------------------------------------------------------------------------

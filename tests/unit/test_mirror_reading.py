@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from aim.errors import HomeserverError, HomeserverRefused, HomeserverUnavailable
 from aim.matrix.mirror.mirror import FENCE_EVERY
+from aim.matrix.mirror.patience import Patience
 from aim.matrix.mirror.people import WHOLE_LIST
-from aim.matrix.mirror.reading import MANY_DOUBTS, PUT_OFF, TRIES
-from aim.ports import MirroredRoom
+from aim.matrix.mirror.reading import LEFT_FOR, MANY_DOUBTS, PUT_OFF, TRIES
+from aim.ports import MirrorChanges, MirroredRoom
+from aim.world.rooms import Observed
 from tests.unit.mirroring import CONTROL, HOME, FakeMirrorStore, Server, Setting, key, local, refuse
 
 ROOM, OTHER, THIRD = "!a:example.com", "!b:example.com", "!c:example.com"
@@ -142,14 +144,23 @@ async def test_a_start_that_was_interrupted_reads_everything() -> None:
     assert await after.is_true(ROOM, OTHER)
 
 
-async def test_what_comes_into_question_while_everything_is_read_is_not_complete() -> None:
-    found = await setting(ROOM, OTHER)
+async def reading_everything(found: Setting, room_id: str) -> tuple[Gate, asyncio.Task[Observed]]:
+    """The stream is lost, and everything is being read: all but that room is."""
     found.server.mute = True
     assert not await found.mirror.barrier(0)
     found.server.mute = False
-    gate = Gate(found.server, OTHER)
+    gate = Gate(found.server, room_id)
     looking = asyncio.create_task(found.observe())
     await gate.reached.wait()
+    return gate, looking
+
+
+async def test_what_comes_into_question_while_everything_is_read_is_not_complete() -> None:
+    found = await setting(ROOM, OTHER)
+    gate, looking = await reading_everything(found, OTHER)
+    # Another one of us has counted on: the database is an older one.
+    found.server.event(CONTROL, "aim.control", "", {"counter": 100})
+    found.server.queue.clear()
     # The keeper begins the mirror again, while ROOM is read already and OTHER is not.
     await found.mirror.begin("aim")
     gate.open()
@@ -166,6 +177,34 @@ async def test_what_comes_into_question_while_everything_is_read_is_not_complete
     assert await after.is_true(ROOM, OTHER)
     assert await found.is_true(ROOM, OTHER)
     assert found.store.facts.complete
+
+
+async def test_a_mirror_that_is_begun_again_while_everything_is_read_is_complete_afterwards() -> None:
+    found = await setting(ROOM, OTHER)
+    gate, looking = await reading_everything(found, OTHER)
+    for _ in range(2):
+        await found.mirror.begin("aim")
+        found.server.member(ROOM, BEN, "join")
+        found.server.member(OTHER, BEN, "join")
+        await found.server.deliver()
+    gate.open()
+    observed = await looking
+    assert (observed.unseen, found.store.facts.complete, found.mirror.current) == ({}, True, True)
+    found.forget()
+    assert await found.is_true(ROOM, OTHER)
+    assert found.server.asked == []
+
+
+async def test_a_mirror_that_is_begun_again_after_a_reading_that_failed_is_in_question() -> None:
+    found = await setting(ROOM, OTHER)
+    gate, looking = await reading_everything(found, OTHER)
+    looking.cancel()
+    await asyncio.wait([looking])
+    gate.open()
+    await found.mirror.begin("aim")
+    found.forget()
+    assert await found.is_true(ROOM, OTHER)
+    assert reads(found.server) == ["joined_rooms", *(f"rooms/{room}/state" for room in (ROOM, OTHER))]
 
 
 async def test_without_a_stream_each_look_reads_everything() -> None:
@@ -413,7 +452,7 @@ async def test_what_a_refusal_has_put_in_question_is_read_when_the_room_can_be_r
 
 
 async def test_a_known_room_that_hangs_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aim.matrix.mirror.reading.PATIENCE", 0.05)
+    monkeypatch.setattr("aim.matrix.mirror.patience.PATIENCE", 0.05)
     found = await setting(ROOM, OTHER)
     found.server.redact(found.server.state[OTHER][NAME, ""])
     await found.server.deliver()
@@ -424,6 +463,60 @@ async def test_a_known_room_that_hangs_is_put_off(monkeypatch: pytest.MonkeyPatc
         observed = await found.observe()
     assert set(observed.rooms) == {ROOM, OTHER}
     assert observed.unseen == {OTHER: "no answer within 0 s"}
+
+
+@pytest.mark.parametrize("how", ["verified", "due"])
+async def test_a_room_that_is_too_large_to_be_read_in_time_is_given_more(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("aim.matrix.mirror.patience.PATIENCE", 0.05)
+    found = await setting(ROOM)
+    found.server.event(ROOM, NAME, "", {"name": "silently"})
+    found.server.queue.clear()
+
+    async def take_time(path: str) -> None:
+        if path == f"rooms/{ROOM}/state":
+            await asyncio.sleep(0.15)
+
+    after_each(found.server, take_time)
+    looks: list[bool] = []
+    for _ in range(4):
+        found.now += DAY
+        if how == "verified":
+            await found.mirror.verify_next(DAY)
+        else:
+            found.mirror.mark_stale(ROOM)
+        looks.append(await found.is_true(ROOM))
+    assert looks[0] is False
+    assert looks[-1] is True, "0.05 s, 0.1 s and 0.2 s are waited"
+    assert found.differences == [(ROOM, 1)]
+
+
+async def test_how_long_a_room_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aim.matrix.mirror.patience.PATIENCE", 0.02)
+    monkeypatch.setattr("aim.matrix.mirror.patience.MOST_PATIENCE", 0.1)
+    patience = Patience()
+
+    async def waited(room_id: str) -> float:
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        with pytest.raises(HomeserverUnavailable, match="no answer within"):
+            await patience.for_a_room(room_id, answer)
+        return clock() - began
+
+    async def at_once() -> object:
+        return "state"
+
+    times = [await waited(ROOM) for _ in range(5)]
+    least = [0.02, 0.04, 0.08, 0.1, 0.1]
+    assert all(time >= bound for time, bound in zip(times, least, strict=True))
+    assert patience._seconds == {ROOM: 0.1}
+    assert await patience.for_a_room(ROOM, at_once()) == "state"
+    assert patience._seconds == {}, "the homeserver was slow, not the room large"
+    await waited(OTHER)
+    patience.forget(OTHER)
+    assert patience._seconds == {}
 
 
 async def test_a_broken_room_that_was_never_read_is_an_error_as_long_as_the_bot_is_in_it() -> None:
@@ -730,6 +823,73 @@ async def test_what_is_put_in_question_while_it_is_verified_is_read_again() -> N
     gate.open()
     await verifying
     assert await found.is_true(ROOM)
+
+
+async def test_what_is_put_in_question_while_what_was_read_is_recorded_is_read_again() -> None:
+    found = await setting(ROOM)
+    found.now += DAY
+    original, told = found.store.record, ["silently"]
+
+    async def record(changes: MirrorChanges, now: datetime) -> None:
+        if ROOM in changes.rooms and told:
+            found.server.event(ROOM, NAME, "", {"name": told.pop()})
+            found.server.queue.clear()
+            found.mirror.mark_stale(ROOM)
+        await original(changes, now)
+
+    found.store.record = record  # type: ignore[method-assign]  # refused while it writes
+    await found.mirror.verify_next(DAY)
+    assert reads(found.server) == [f"rooms/{ROOM}/state"]
+    assert await found.is_true(ROOM)
+    found.forget()
+    await found.observe()
+    assert reads(found.server) == []
+
+
+async def test_a_believed_room_that_never_rests_is_not_read_at_every_look() -> None:
+    found = await setting(ROOM, OTHER)
+    is_restless = True
+
+    async def move(path: str) -> None:
+        if path == f"rooms/{ROOM}/state" and is_restless:
+            found.server.event(ROOM, NAME, "", {"name": "again"})
+            await found.server.deliver()
+
+    after_each(found.server, move)
+    found.mirror.mark_stale(ROOM)
+    for _ in range(3):
+        assert (await found.observe()).unseen == {}
+    assert reads(found.server) == [f"rooms/{ROOM}/state"] * TRIES
+    # What is in doubt meanwhile is read all the same: one key is read in no time.
+    found.server.redact(found.server.state[ROOM][NAME, ""])
+    await found.server.deliver()
+    assert await found.is_true(ROOM)
+    is_restless = False
+    found.now += LEFT_FOR
+    found.forget()
+    await found.observe()
+    assert reads(found.server) == [f"rooms/{ROOM}/state"]
+    found.mirror.mark_stale(ROOM)
+    await found.observe()
+    assert reads(found.server) == [f"rooms/{ROOM}/state"] * 2, "it rests: nothing is waited for"
+
+
+async def test_nothing_is_remembered_of_a_room_that_is_dropped() -> None:
+    found = await setting(ROOM, OTHER)
+    found.server.redact(found.server.state[ROOM][NAME, ""])
+    await found.server.deliver()
+    found.server.before_answer = failing(ROOM, BROKEN)
+    assert (await found.observe()).unseen == {ROOM: BROKEN.message}
+    found.server.before_answer = None
+    before = dict(found.server.state[ROOM])
+    del found.server.state[ROOM]
+    found.now += PUT_OFF
+    assert set((await found.observe()).rooms) == {OTHER}
+    assert found.mirror._reading._unread == {}
+    found.server.state[ROOM] = before
+    found.server.member(ROOM, HOME.bot, "join")
+    await found.server.deliver()
+    assert (await found.observe()).unseen == {}
 
 
 async def test_a_room_that_never_rests_keeps_no_other_from_being_verified() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from aim.errors import StoreError
 from aim.matrix.mirror.memory import Memory
-from aim.ports import MirroredRoom
+from aim.ports import MirrorChanges, MirroredRoom
 from aim.world.rooms import MARKER_TYPE
 from tests.unit.mirroring import CONTROL, HOME, Json, Server, Setting, key, local
 from tests.unit.strategies import examples
@@ -409,3 +410,25 @@ async def test_what_is_asked_of_the_store_goes_on_when_who_asks_is_cancelled(
     stored = found.store.memberships.get(key(ROOM, MEMBER, BEN))
     told = found.names((await found.rooms())[ROOM].joined)
     assert ("ben" in told) == (stored is not None) == (asked == "record")
+
+
+async def test_names_are_told_even_if_who_takes_them_is_cancelled() -> None:
+    found = await setting()
+    names: dict[str, str | None] = {}
+    found.mirror._on_names = names.update
+    original, begun = found.store.record, asyncio.Event()
+
+    async def record(changes: MirrorChanges, now: datetime) -> None:
+        begun.set()
+        await original(changes, now)
+
+    found.store.record = record  # type: ignore[method-assign]  # it tells when it has begun
+    content: Json = {"membership": "join", "displayname": "Benjamin"}
+    found.server.event(ROOM, MEMBER, BEN, content, BEN)
+    taking = asyncio.create_task(found.server.deliver())
+    await begun.wait()
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert key(ROOM, MEMBER, BEN) in found.store.memberships, "it is not sent again"
+    assert names == {"ben": "Benjamin"}

@@ -291,6 +291,34 @@ def test_whose_space_is_told_as_it_was_keeps_place_and_level_too(known_by: str) 
     assert f"kick {ROOM} {mxid('ann')}" in done_in_the_room(current), "read, and not in it any more"
 
 
+def test_in_a_room_that_an_old_copy_of_a_space_has_nobody_is_touched() -> None:
+    """By the old copy it is in `one` alone; by now it may be somewhere else, or nobody's but its people's."""
+    scene = in_two_spaces().with_room("two", children={})
+    space_id = scene.observed.rooms["one"].room_id
+    stale = replace(scene, observed=replace(scene.observed, unseen={space_id: "502"}))
+    assert f"kick {ROOM} {mxid('xan')}" in done_in_the_room(scene)
+    assert done_in_the_room(stale) == []
+    assert ROOM in stale.desired.rooms
+
+
+def test_in_a_deconfigured_room_of_a_space_that_is_told_as_it_was_nobody_is_touched() -> None:
+    rooms = {"default_rooms": [{"id": "talk"}]}
+    before = provisioned(a_config(a_space("one", ""), **rooms), a_directory(["ann"]))
+    before = before.with_room("one/talk", joined=["ann", "eve"], levels={"eve": 50})
+    scene = replace(before, config=a_config(a_space("one", "")))
+
+    def done(scene: Scene) -> list[str]:
+        actions = scene.plan().actions
+        return [action.identity for action in actions if isinstance(action, (Kick, SetPowerLevel))]
+
+    gone = [f"set_power_level one/talk {mxid('eve')} 0", f"kick one/talk {mxid('eve')}"]
+    assert sorted(done(scene)) == sorted(gone)
+    unseen = {scene.observed.rooms["one"].room_id: "502"}
+    assert done(replace(scene, observed=replace(scene.observed, unseen=unseen))) == []
+    # The configuration has it there, wherever people may have put it.
+    assert sorted(done(replace(before, observed=replace(before.observed, unseen=unseen)))) == sorted(gone)
+
+
 def test_once_the_space_is_seen_again_who_lost_it_goes_and_is_demoted() -> None:
     scene = in_two_spaces()
     unseen = cycle(scene.without_room("one"))

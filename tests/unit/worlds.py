@@ -43,7 +43,7 @@ from aim.planner.actions import (
 )
 from aim.planner.guards import counted_as, counted_in, is_counted, kind_of
 from aim.planner.keys import Keys
-from aim.planner.memory import Memory, properties_of, remember
+from aim.planner.memory import Memory, applied, properties_of, remember
 from aim.planner.plan import Plan, make_plan
 from aim.planner.world import World
 from aim.ports import NewRoom
@@ -436,12 +436,13 @@ def cycle(scene: Scene) -> Scene:
 
 def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lambda _: True) -> Scene:
     """The scene after a cycle with this plan, whose due actions succeed as far as `only` says."""
-    if not plan.due and not remember(scene.world, plan):
+    memory = remember(scene.world, plan)
+    if not plan.due and not memory:
         return scene
     desired = scene.desired
     homeserver = ModelHomeserver.from_observed(scene.observed, scene.roster)
     ids = {key: room.room_id for key, room in scene.observed.rooms.items()}
-    recorded = recall(scene.recorded, remember(scene.world, plan), scene.roster, scene.now)
+    recorded = recall(scene.recorded, memory, scene.roster, scene.now)
     due = [action for action in plan.due if only(action)]
     on_accounts = [action for action in due if isinstance(action, AccountAction)]
     recorded = replace(recorded, fresh=False, done=(*recorded.done, *_counted(due, scene.now)))
@@ -456,9 +457,9 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
     rooms = {
         **recorded.rooms,
         **{key: RecordedRoom(key, room_id, None) for key, room_id in taken.items()},
+        **{key: RecordedRoom(key, ids[key], properties_of(desired.rooms[key])) for key in made},
+        **{room.key: room for room in applied(scene.world, plan, memory, due)},
     }
-    for key in (*made, *_changed_rooms(plan, due)):
-        rooms[key] = RecordedRoom(key, ids[key], properties_of(desired.rooms[key]))
     recorded = replace(recorded, rooms=rooms)
     known = {key: room.room_id for key, room in recorded.rooms.items()}
     after = homeserver.observe(scene.roster, known)
@@ -697,20 +698,3 @@ def _with_ids(content: Mapping[str, object], ids: Mapping[str, str]) -> dict[str
         for rule in named
     ]
     return {**content, "allow": rules}
-
-
-def _changed_rooms(plan: Plan, due: Collection[AnyAction]) -> set[str]:
-    """Existing rooms of which every property that the plan sets was set."""
-    changing = [
-        action
-        for action in plan.actions
-        if isinstance(action, AddChild) or (isinstance(action, SetRoomState) and action.acting_as is None)
-    ]
-    incomplete = {_subject(action) for action in changing if action not in due}
-    created = {action.room for action in plan.actions if isinstance(action, CreateRoom)}
-    return {_subject(action) for action in changing} - incomplete - created
-
-
-def _subject(action: SetRoomState | AddChild) -> str:
-    """Whose properties it changes."""
-    return action.child if isinstance(action, AddChild) else action.room

@@ -152,11 +152,11 @@ class Mirror:
         try:
             await self._keeper.record(replace(changes, transaction=transaction, facts=facts))
         finally:
+            # Whoever is cancelled here may have recorded it all the same.
             if sifted.counter:
-                # Whoever is cancelled here may have recorded it all the same.
                 self._stream.came_back()
-        if sifted.names:
-            self._on_names(sifted.names)
+            if sifted.names:
+                self._on_names(sifted.names)
 
     def _count(self, sifted: Sifted) -> None:
         """What is being read at the moment is out of date."""
@@ -173,7 +173,9 @@ class Mirror:
         """
         self._begun = True
         await self._set_current(False)
-        if not await self._stream.open() or not self._memory.facts.complete:
+        is_sound = await self._stream.open()
+        # If all is being read just now, it was in question before: begun again and again, it would never end.
+        if not is_sound or not (self._memory.facts.complete or self._reading.reads_everything):
             await self._reading.question_everything()
         await self._stream.ping(appservice_id)
         version = await self._versions.default()

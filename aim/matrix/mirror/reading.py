@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mautrix.api import Path, PathBuilder
+from mautrix.api import Path
 
 from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.matrix.mirror.apply import RoomCopy
 from aim.matrix.mirror.events import CREATE, MEMBER, content_of, rows_of, understood
 from aim.matrix.mirror.keeper import Keeper
+from aim.matrix.mirror.patience import Patience
 from aim.matrix.parallel import Progress, each
 from aim.matrix.parse import Home, mapping
 from aim.matrix.rooms import joined
@@ -32,9 +33,8 @@ MANY_DOUBTS = 10
 """From so many on in one room, one request for all of it is cheaper."""
 PUT_OFF = timedelta(minutes=5)
 """How long a room that can't be read at the moment is left alone, if there is something to believe of it."""
-PATIENCE = 60.0
-"""Seconds that an answer about a room is waited for, if there is something to believe of it meanwhile: one
-that hangs must not keep all others up for as long as the transport tries again."""
+LEFT_FOR = timedelta(minutes=1)
+"""How long a room that does not rest is left alone, if it is believed meanwhile."""
 OUT = (403, "M_FORBIDDEN")
 """Status and code with which a homeserver says that we are not in a room."""
 ABSENT = (404, "M_NOT_FOUND")
@@ -91,6 +91,9 @@ class Reading:
         """Rooms that are broken → when that was seen last."""
         self._left_at: dict[str, datetime] = {}
         """Rooms that changed faster than they could be read → when that was last."""
+        self._patience = Patience()
+        self._everything: int | None = None
+        """While everything is read: what `_questions` was at the beginning."""
         self._questions = 0
         """Grows whenever everything comes into question."""
 
@@ -110,6 +113,11 @@ class Reading:
         self._memory.question_everything()
         self._questions += 1
 
+    @property
+    def reads_everything(self) -> bool:
+        """Whether all rooms are being read just now, and came into question before, and not since."""
+        return self._questions > 0 and self._everything == self._questions
+
     async def refresh(self, rooms: Collection[str] | None) -> int:
         """Reads what is to be read; sends nothing if that is nothing. Gives the number of differences.
 
@@ -117,23 +125,32 @@ class Reading:
         if that is the homeserver's state and not the room's, and StoreError; what was read by then is kept.
         """
         async with self._turn:
-            whole, asked = rooms is None and not self._memory.facts.complete, self._questions
-            if whole:
-                await self._discover()
-            self._gather_doubts()
-            due = self._memory.to_read()
-            chosen = sorted(filter(self.may_try, due if rooms is None else due.intersection(rooms)))
-            differences = sum(
-                await each(self._try_room, chosen, self._parallelism, self._progress if whole else None)
-            )
-            keys = [key for key in self._memory.doubts if rooms is None or key.room_id in rooms]
-            await each(self._try_key, sorted(keys), self._parallelism)
+            asked = self._questions
+            whole = rooms is None and not self._memory.facts.complete
+            self._everything = asked if whole else None
+            try:
+                differences = await self._read(rooms, whole=whole)
+            finally:
+                self._everything = None
             if asked != self._questions:
                 self._leave_stale()
             elif whole and not self.unread:
                 # That those are stale is not recorded.
                 await self._keeper.note(MirrorFacts(complete=True))
             return differences
+
+    async def _read(self, rooms: Collection[str] | None, *, whole: bool) -> int:
+        if whole:
+            await self._discover()
+        self._gather_doubts()
+        due = self._memory.to_read()
+        chosen = sorted(filter(self.may_try, due if rooms is None else due.intersection(rooms)))
+        differences = sum(
+            await each(self._try_room, chosen, self._parallelism, self._progress if whole else None)
+        )
+        keys = [key for key in self._memory.doubts if rooms is None or key.room_id in rooms]
+        await each(self._try_key, sorted(keys), self._parallelism)
+        return differences
 
     async def verify(self, room_id: str) -> None:
         """Reads a room again that is believed, beside whatever else is read. Raises what `refresh` does."""
@@ -148,12 +165,20 @@ class Reading:
     # -- what can't be read ----------------------------------------------------------------------------------
 
     def may_try(self, room_id: str) -> bool:
-        """False if this room was broken a short while ago, and we have something to believe of it."""
-        copy = self._memory.copies.get(room_id)
-        failed_at = self._failed_at.get(room_id)
+        """False if this room was broken, or did not rest, a short while ago, and we have something to
+        believe of it."""
+        copy, left_at = self._memory.copies.get(room_id), self._left_at.get(room_id)
+        if left_at is not None and copy is not None and copy.is_known and not copy.condition.stale:
+            rests = self._keeper.now() - left_at >= LEFT_FOR
+        else:
+            rests = True
+        return rests and not self._is_put_off(room_id)
+
+    def _is_put_off(self, room_id: str) -> bool:
+        copy, failed_at = self._memory.copies.get(room_id), self._failed_at.get(room_id)
         if failed_at is None or copy is None or not copy.is_known:
-            return True
-        return self._keeper.now() - failed_at >= PUT_OFF
+            return False
+        return self._keeper.now() - failed_at < PUT_OFF
 
     def tried_at(self, copy: RoomCopy) -> datetime | None:
         """When this room was read last, or could not be; None if never."""
@@ -187,19 +212,21 @@ class Reading:
         return differences
 
     async def _try_key(self, key: StateKey) -> None:
-        if self.may_try(key.room_id):
+        # One key is read in no time, however restless the room is.
+        if not self._is_put_off(key.room_id):
             try:
                 await self._key(key)
             except HomeserverUnavailable as error:
                 await self._put_off(key.room_id, error)
 
-    async def _ask(self, copy: RoomCopy, path: PathBuilder, query: Mapping[str, str] | None = None) -> object:
-        """The answer about that room. Raises HomeserverUnavailable, too, if it does not come."""
-        try:
-            async with asyncio.timeout(PATIENCE if copy.is_known else None):
-                return await self._transport.get(path, query)
-        except TimeoutError as error:
-            raise HomeserverUnavailable(f"no answer within {PATIENCE:.0f} s") from error
+    async def _ask_for_state(self, copy: RoomCopy) -> object:
+        answer = self._transport.get(Path.v3.rooms[copy.room_id].state)
+        return await (self._patience.for_a_room(copy.room_id, answer) if copy.is_known else answer)
+
+    async def _ask_for_key(self, copy: RoomCopy, key: StateKey) -> object:
+        path = Path.v3.rooms[key.room_id].state[key.type][key.state_key]
+        answer = self._transport.get(path, {"format": "event"})
+        return await (self._patience.for_a_key(answer) if copy.is_known else answer)
 
     async def _put_off(self, room_id: str, error: HomeserverUnavailable) -> None:
         """Leaves a room as it is for now. Raises HomeserverError if nothing else can be read either."""
@@ -241,7 +268,7 @@ class Reading:
             copy = self._memory.copy_of(room_id)
             before, believed = copy.changes, copy.is_known and not copy.condition.stale
             try:
-                events = await self._ask(copy, Path.v3.rooms[room_id].state)
+                events = await self._ask_for_state(copy)
             except HomeserverRefused as error:
                 differences = await self._refused(copy, error, before, believed=believed)
                 if differences is None:
@@ -260,7 +287,7 @@ class Reading:
                 comparison = await self._compare(copy, rows)
                 surprised = believed and comparison.differences > 0
                 if not surprised or fenced:
-                    corrected = await self._keep(copy, rows, comparison)
+                    corrected = await self._keep(copy, rows, comparison, before)
                     return self._tell(room_id, (comparison.differences if surprised else 0) + corrected)
             # The events that tell it may be under way.
             await self._barrier()
@@ -301,7 +328,7 @@ class Reading:
                 return None
             if error.status == 403 and copy.is_managed and copy.members.bot not in {None, "join"}:
                 # We were put out. What we saw last is all that there is.
-                await self._settle(copy, _Comparison())
+                await self._settle(copy, _Comparison(), changes)
                 return 0
             if room_id in self.wanted:
                 self.unseen[room_id] = error.message
@@ -317,14 +344,16 @@ class Reading:
         differing = {row.key for row in changed if not _means_the_same(held.get(row.key), row)}
         return _Comparison(changed, gone, len(differing.union(gone).difference(self._memory.doubts)))
 
-    async def _keep(self, copy: RoomCopy, rows: Mapping[StateKey, Row], comparison: _Comparison) -> int:
-        """Records what was read; or drops the copy, if the room is no business of ours. Gives 1 if
-        memory did not even have its members as they are stored, else 0."""
+    async def _keep(
+        self, copy: RoomCopy, rows: Mapping[StateKey, Row], comparison: _Comparison, changes: int
+    ) -> int:
+        """Records what was read when the copy had so many changes; or drops the copy, if the room is no
+        business of ours. Gives 1 if memory did not even have its members as they are stored, else 0."""
         self.unseen.pop(copy.room_id, None)
         asked_for = copy.room_id in self.wanted or copy.room_id in self.recorded
         if asked_for or copy.is_managed or self._is_ours(copy, rows):
             is_new = not copy.is_recorded
-            await self._settle(copy, comparison)
+            await self._settle(copy, comparison, changes)
             return 0 if is_new else int(self._keeper.correct(copy, rows.values()))
         await self._drop(copy)
         return 0
@@ -336,7 +365,7 @@ class Reading:
                 fresh.put(row)
         return fresh.is_managed
 
-    async def _settle(self, copy: RoomCopy, comparison: _Comparison) -> None:
+    async def _settle(self, copy: RoomCopy, comparison: _Comparison, changes: int) -> None:
         room_id = copy.room_id
         changed = comparison.changed
         await self._keeper.record(
@@ -348,10 +377,17 @@ class Reading:
                 settled=self._memory.doubts_of(room_id),
             )
         )
-        self._memory.due.discard(room_id)
         self._unread.pop(room_id, None)
+        self._left_at.pop(room_id, None)
+        if copy.changes == changes:
+            self._memory.due.discard(room_id)
+        else:
+            # It came into question while it was recorded.
+            self._memory.due.add(room_id)
 
     async def _drop(self, copy: RoomCopy) -> None:
+        self._unread.pop(copy.room_id, None)
+        self._patience.forget(copy.room_id)
         if copy.is_recorded:
             await self._keeper.record(MirrorChanges(dropped=[copy.room_id]))
         else:
@@ -366,8 +402,7 @@ class Reading:
                 return
             before = copy.changes
             try:
-                path = Path.v3.rooms[key.room_id].state[key.type][key.state_key]
-                answer = await self._ask(copy, path, {"format": "event"})
+                answer = await self._ask_for_key(copy, key)
             except HomeserverRefused as error:
                 if (error.status, error.errcode) != ABSENT:
                     if await self._refused(copy, error, before, believed=True) is None:
