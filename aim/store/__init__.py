@@ -1,12 +1,13 @@
 """The store: what we remember, in Postgres. Implements the ports RecordedReader, Recorder, MirrorStore,
-AccountStore and LetterStore.
+AccountStore, LetterStore and ScimStore.
 
     wiring ─► recorded, decisions, recorder ─► mirror, accounts, letters ─► schema, lock, connection
        │                                └────► forgetting ─► pseudonyms              └─► queries (*.sql)
-       └────► embedded ─► binaries
+       ├────► embedded ─► binaries
+       └────► scim ─► scim_pages ─► scim_filters ─► scim_rows; pool
 
 The reader can't write; the recorder exists only for the holder of the writer's lock; decisions of a person
-(`aim approve`, `aim rebind`, `aim queue`) are written beside it.
+(`aim approve`, `aim rebind`, `aim queue`) are written beside it, and so is what SCIM clients push.
 """
 
 from aim.store.decisions import DecisionStore
@@ -14,18 +15,31 @@ from aim.store.embedded import embedded
 from aim.store.mirror import PostgresMirror
 from aim.store.recorded import RecordedStore
 from aim.store.recorder import RecorderStore
-from aim.store.wiring import open_accounts, open_audit, open_decisions, open_mirror, open_reader, open_writer
+from aim.store.scim import PostgresScim
+from aim.store.scim_forgetting import forget_scim
+from aim.store.wiring import (
+    open_accounts,
+    open_audit,
+    open_decisions,
+    open_mirror,
+    open_reader,
+    open_scim,
+    open_writer,
+)
 
 __all__ = [
     "DecisionStore",
     "PostgresMirror",
+    "PostgresScim",
     "RecordedStore",
     "RecorderStore",
     "embedded",
+    "forget_scim",
     "open_accounts",
     "open_audit",
     "open_decisions",
     "open_mirror",
     "open_reader",
+    "open_scim",
     "open_writer",
 ]

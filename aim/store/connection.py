@@ -19,6 +19,9 @@ from aim.store.queries import QUERIES
 BATCH = 50_000
 """Rows in one statement: bounds the memory that a statement's arguments take."""
 
+START_AGAIN = "start aim again once Postgres answers; everything acknowledged is kept"
+"""The remedy where a connection can't be opened anew."""
+
 _CONNECT_TIMEOUT = 15
 _USE_TIMEOUT = 300
 """Seconds for one port method: long enough for the largest organisation, short of waiting for ever for a host
@@ -61,7 +64,7 @@ class Session:
         async with self._turn:
             if self.connection.is_closed():
                 raise _lost(self.where)
-            with _translated(self.where):
+            with translated(self.where):
                 async with asyncio.timeout(_USE_TIMEOUT):
                     yield self.connection
 
@@ -82,7 +85,7 @@ class Session:
 
     async def wait_for_lock(self) -> None:
         """Waits until the writer's lock is ours, however long that takes. Raises StoreError."""
-        with _translated(self.where):
+        with translated(self.where):
             await self.connection.execute(QUERIES["wait_for_lock"])
 
 
@@ -93,17 +96,23 @@ async def connected(dsn: str, *, name: str = "aim", read_only: bool) -> AsyncIte
     With `read_only` the server refuses every write of this session. Raises StoreError.
     """
     where = describe(dsn)
-    settings = {"application_name": name, "search_path": "pg_catalog", **_KEEPALIVES}
-    if read_only:
-        settings["default_transaction_read_only"] = "on"
-    connection = await _connect(dsn, where, settings)
+    connection = await connect(dsn, where, settings_of(name, read_only=read_only))
     try:
         yield Session(connection, where)
     finally:
         await _close(connection)
 
 
-async def _connect(dsn: str, where: str, settings: dict[str, str]) -> asyncpg.Connection:
+def settings_of(name: str, *, read_only: bool) -> dict[str, str]:
+    """What is asked of the server for a connection. `name` is what it shows as its application."""
+    settings = {"application_name": name, "search_path": "pg_catalog", **_KEEPALIVES}
+    if read_only:
+        settings["default_transaction_read_only"] = "on"
+    return settings
+
+
+async def connect(dsn: str, where: str, settings: dict[str, str]) -> asyncpg.Connection:
+    """A new connection; `where` names the database in messages. Raises StoreError."""
     try:
         return await asyncpg.connect(dsn, timeout=_CONNECT_TIMEOUT, server_settings=settings)
     except (asyncpg.InterfaceError, ValueError):
@@ -139,11 +148,12 @@ async def _close(connection: asyncpg.Connection) -> None:
 
 
 @contextmanager
-def _translated(where: str) -> Iterator[None]:
+def translated(where: str, remedy: str = START_AGAIN) -> Iterator[None]:
+    """Whatever asyncpg or the network raises inside becomes StoreError. `remedy` is for a lost connection."""
     try:
         yield
     except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError) as error:
-        raise _lost(where) from error
+        raise _lost(where, remedy) from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise StoreError(
             f"{where} refused: {error}", "give the user of database.url all rights on the schema aim"
@@ -153,11 +163,8 @@ def _translated(where: str) -> Iterator[None]:
     except asyncpg.DataError as error:
         raise StoreError(f"{where} can't hold a value: {error}", "please report this") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        raise _lost(where) from error
+        raise _lost(where, remedy) from error
 
 
-def _lost(where: str) -> StoreError:
-    return StoreError(
-        f"the connection to {where} was lost",
-        "start aim again once Postgres answers; everything acknowledged is kept",
-    )
+def _lost(where: str, remedy: str = START_AGAIN) -> StoreError:
+    return StoreError(f"the connection to {where} was lost", remedy)

@@ -45,7 +45,13 @@ def _migrations() -> tuple[Migration, ...]:
     )
 
 
-QUERIES = parse((_SQL / "queries.sql").read_text("utf-8"))
-"""Name → SQL of every query of the store."""
+def _queries() -> Mapping[str, str]:
+    found = (file for file in _SQL.iterdir() if file.name.endswith(".sql"))
+    # As one text, so that a name is taken once over all of them.
+    return parse("\n".join(file.read_text("utf-8") for file in sorted(found, key=lambda file: file.name)))
+
+
+QUERIES = _queries()
+"""Name → SQL of every query of the store, from all files under `sql/`."""
 MIGRATIONS = _migrations()
 """All steps, oldest first; the version of the last one is the one that this program knows."""

@@ -17,6 +17,7 @@ from aim.store.embedded import embedded
 from aim.store.mirror import open_live_mirror
 from aim.store.recorded import NothingRecorded, open_recorded
 from aim.store.recorder import RecorderStore, open_recorder
+from aim.store.scim import PostgresScim, nothing_pushed, open_scim_store
 
 
 @asynccontextmanager
@@ -90,6 +91,24 @@ async def open_decisions(database_url: str | None, data_dir: Path) -> AsyncItera
             raise nothing_to_decide()
         async with open_decision_store(dsn) as decisions:
             yield decisions
+
+
+@asynccontextmanager
+async def open_scim(
+    database_url: str | None, data_dir: Path, client: str, *, read_only: bool = False
+) -> AsyncIterator[PostgresScim]:
+    """The directory that the SCIM client with that `client.id` pushes: the port ScimStore, and `watch`.
+
+    It has a few connections of its own, for many requests at once, and needs no writer's lock: whoever serves
+    SCIM writes. Two that serve at once do no harm, as `aim.store.scim` says. What migrates is the writer: it
+    is opened first, and one that served an older schema meanwhile has to be started again. Raises StoreError,
+    also if there is no database yet.
+    """
+    async with _dsn(database_url, data_dir, create=False) as dsn:
+        if dsn is None:
+            raise nothing_pushed()
+        async with open_scim_store(dsn, client, read_only=read_only) as store:
+            yield store
 
 
 @asynccontextmanager

@@ -1,0 +1,252 @@
+-- Queries of the directory that SCIM clients push. `$1` is the client, where there is one. In the blocks that hold
+-- braces `aim.store.scim_pages` puts conditions; values are arguments all the same.
+
+
+-- Reading -------------------------------------------------------------------------------------------------------------
+
+-- name: scim_get
+select id, kind, name, external_id, active, localpart, emails, document, version, created, modified
+from aim.scim_resources
+where client = $1 and kind = $2 and id = $3;
+
+-- name: scim_search
+-- Total and page of one moment, in one answer; a row without an id if the page is empty.
+select c.total, {elsewhere} as elsewhere, p.*
+from (select count(*) as total from aim.scim_resources r where {where}) c
+left join lateral (
+    select
+        r.id, r.kind, r.name, r.external_id, r.active, r.localpart, r.emails, r.document, r.version, r.created,
+        r.modified, {sort} as sort_value
+    from aim.scim_resources r
+    where {where} and {beyond}
+    order by {sort} {direction}, r.id {direction}
+    limit {limit} offset {offset}
+) p on true
+order by p.sort_value {direction}, p.id {direction};
+
+-- name: scim_elsewhere
+exists (select from aim.scim_resources r where {where} and {beyond})
+
+-- name: scim_scan
+select id, kind, name, external_id, active, localpart, emails, document, version, created, modified
+from aim.scim_resources
+where client = $1 and kind = any ($2)
+order by created, id
+limit $3;
+
+-- name: scim_members
+select
+    m.group_id as owner,
+    array_agg(r.id order by r.name collate "C", r.id) as ids,
+    array_agg(r.kind order by r.name collate "C", r.id) as kinds,
+    array_agg(r.name order by r.name collate "C", r.id) as names
+from aim.scim_memberships m
+join aim.scim_resources r on r.id = m.member_id
+where r.client = $1 and m.group_id = any ($2)
+group by m.group_id;
+
+-- name: scim_some_members
+-- Of each group no more than that are looked at: enough to tell that it is large.
+select
+    g.id as owner,
+    array_agg(r.id order by r.name collate "C", r.id) as ids,
+    array_agg(r.kind order by r.name collate "C", r.id) as kinds,
+    array_agg(r.name order by r.name collate "C", r.id) as names
+from unnest($2::text[]) as g (id)
+cross join lateral (
+    select member_id from aim.scim_memberships where group_id = g.id limit $3
+) m
+join aim.scim_resources r on r.id = m.member_id
+where r.client = $1
+group by g.id;
+
+-- name: scim_groups_of
+select
+    m.member_id as owner,
+    array_agg(r.id order by r.name collate "C", r.id) as ids,
+    array_agg(r.kind order by r.name collate "C", r.id) as kinds,
+    array_agg(r.name order by r.name collate "C", r.id) as names
+from aim.scim_memberships m
+join aim.scim_resources r on r.id = m.group_id
+where r.client = $1 and m.member_id = any ($2)
+group by m.member_id;
+
+-- name: scim_snapshot
+select id, kind, name, external_id, active, localpart, emails, display_name, version, created, modified
+from aim.scim_resources
+where client = $1;
+
+-- name: scim_snapshot_members
+-- One row for a group: an array is several times cheaper to transfer and decode than a row for each member.
+select m.group_id, array_agg(m.member_id order by m.member_id) as member_ids
+from aim.scim_memberships m
+join aim.scim_resources r on r.id = m.group_id
+where r.client = $1
+group by m.group_id;
+
+-- name: scim_growth
+select
+    count(*) filter (where r.kind = 'User') as users,
+    count(*) filter (where r.kind = 'User' and r.active) as active,
+    count(*) filter (where r.kind = 'Group') as groups,
+    (
+        select count(*)
+        from aim.scim_memberships m
+        join aim.scim_resources g on g.id = m.group_id
+        where g.client = $1
+    ) as memberships,
+    (select max(last_write) from aim.scim_revisions where client = $1) as last_write,
+    (select since from aim.scim_ready where client = $1) as ready_since
+from aim.scim_resources r
+where r.client = $1;
+
+-- name: scim_revision
+select coalesce(sum(changes), 0)::bigint from aim.scim_revisions where client = $1;
+
+-- name: scim_ready_since
+select since from aim.scim_ready where client = $1;
+
+
+-- Writing -------------------------------------------------------------------------------------------------------------
+
+-- name: scim_lock
+-- As it is, and stays until we have written. Being named as a member by others is no reason to wait.
+select id, kind, name, external_id, active, localpart, emails, document, version, created, modified
+from aim.scim_resources
+where client = $1 and kind = $2 and id = $3
+for no key update;
+
+-- name: scim_lock_groups_of
+-- Always before the member itself, as whoever adds it to one of them does it.
+select r.id
+from aim.scim_resources r
+join aim.scim_memberships m on m.group_id = r.id
+where r.client = $1 and m.member_id = $2
+order by r.id
+for no key update of r;
+
+-- name: scim_create
+insert into aim.scim_resources (
+    client, kind, id, name, name_key, external_id, external_key, active, localpart, emails, email_keys,
+    display_name, display_key, document, created, modified
+)
+values (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, statement_timestamp(), statement_timestamp()
+)
+returning id, kind, name, external_id, active, localpart, emails, document, version, created, modified;
+
+-- name: scim_replace
+update aim.scim_resources
+set name = $4,
+    name_key = $5,
+    external_id = $6,
+    external_key = $7,
+    active = $8,
+    localpart = $9,
+    emails = $10,
+    email_keys = $11,
+    display_name = $12,
+    display_key = $13,
+    document = $14,
+    version = version + 1,
+    modified = greatest(statement_timestamp(), modified + interval '1 microsecond')
+where client = $1 and kind = $2 and id = $3
+returning id, kind, name, external_id, active, localpart, emails, document, version, created, modified;
+
+-- name: scim_touch
+-- With scim_changed, for one wait less.
+with changed as (
+    insert into aim.scim_revisions as r (client, part, changes, last_write)
+    values ($1, pg_backend_pid() % 16, 1, clock_timestamp())
+    on conflict (client, part) do update set changes = r.changes + 1, last_write = excluded.last_write
+    returning pg_notify('aim_scim', '')
+)
+update aim.scim_resources
+set version = version + 1, modified = greatest(statement_timestamp(), modified + interval '1 microsecond')
+where client = $1 and id = $2
+returning id, kind, name, external_id, active, localpart, emails, document, version, created, modified;
+
+-- name: scim_touch_groups_of
+update aim.scim_resources r
+set version = r.version + 1, modified = greatest(statement_timestamp(), r.modified + interval '1 microsecond')
+from aim.scim_memberships m
+where r.client = $1 and m.group_id = r.id and m.member_id = $2;
+
+-- name: scim_delete
+delete from aim.scim_resources where client = $1 and id = $2;
+
+-- name: scim_add_members
+-- Who is not stored, or is another client's, is left out. The lock keeps them from being deleted meanwhile.
+with found as (
+    select r.id
+    from aim.scim_resources r
+    where r.client = $1
+      and r.id = any ($3)
+      and r.id <> $2
+      and not exists (select from aim.scim_memberships m where m.group_id = $2 and m.member_id = r.id)
+    order by r.id
+    for key share
+), added as (
+    insert into aim.scim_memberships (group_id, member_id)
+    select $2, id from found
+    on conflict do nothing
+    returning 1
+)
+select count(*) from added;
+
+-- name: scim_remove_members
+with removed as (
+    delete from aim.scim_memberships where group_id = $1 and member_id = any ($2) returning 1
+)
+select count(*) from removed;
+
+-- name: scim_keep_members
+-- All others go.
+with removed as (
+    delete from aim.scim_memberships m
+    where m.group_id = $1
+      and not exists (select from unnest($2::text[]) as kept (id) where kept.id = m.member_id)
+    returning 1
+)
+select count(*) from removed;
+
+-- name: scim_changed
+-- The last statement of a transaction that changed something: nobody waits long for one of these rows.
+insert into aim.scim_revisions as r (client, part, changes, last_write)
+values ($1, pg_backend_pid() % 16, 1, clock_timestamp())
+on conflict (client, part) do update set changes = r.changes + 1, last_write = excluded.last_write
+returning pg_notify('aim_scim', '');
+
+-- name: scim_said_ready
+-- As scim_changed; but nobody pushed anything.
+insert into aim.scim_revisions as r (client, part, changes)
+values ($1, pg_backend_pid() % 16, 1)
+on conflict (client, part) do update set changes = r.changes + 1
+returning pg_notify('aim_scim', '');
+
+-- name: scim_set_ready
+insert into aim.scim_ready (client, since) values ($1, $2)
+on conflict (client) do update set since = excluded.since;
+
+-- name: scim_set_filling
+delete from aim.scim_ready where client = $1;
+
+
+-- Forgetting ----------------------------------------------------------------------------------------------------------
+
+-- name: scim_lock_inactive
+select client from aim.scim_resources where id = $1 and kind = 'User' and not active for update;
+
+-- name: scim_naming
+select client, kind, id, document
+from aim.scim_resources
+where position($1 in document) > 0
+order by id
+for no key update;
+
+-- name: scim_rewrite
+update aim.scim_resources
+set document = $2,
+    version = version + 1,
+    modified = greatest(statement_timestamp(), modified + interval '1 microsecond')
+where id = $1;
