@@ -1,0 +1,151 @@
+"""Who may do what: tokens and their roles (RFC 7644, 7; RFC 6750).
+
+In comes what the configuration grants, and the Authorization header of a request; out goes an Access, or a
+ScimError. Of a token only its SHA-256 is kept; all are compared, each in constant time. Whoever shows a wrong
+token is answered the later the more of them came from their address, and each one is told to `refused`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aim.bridges.scim.errors import ScimError
+from aim.ports.scim import ScimKind
+
+ADMIN_FOR = 60
+"""Seconds for which an answer of the homeserver is believed."""
+_FREE = 3
+"""Wrong tokens of an address that cost nothing."""
+_LONGEST = 4.0
+"""Seconds that an answer is held back at most."""
+_FORGOTTEN = 300
+"""Seconds after which the wrong tokens of an address are forgotten."""
+_MOST_ADDRESSES = 4096
+_MOST_ADMINS = 1024
+
+_SCOPE = {ScimKind.USER: "users", ScimKind.GROUP: "groups"}
+
+
+class Refusal(StrEnum):
+    """Why somebody was refused."""
+
+    MISSING = "missing"
+    WRONG = "wrong"
+    FORBIDDEN = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the sender of one request may do."""
+
+    roles: frozenset[str]
+    """`access:scope`, access being read, write or *, scope users, groups or *."""
+
+    def may(self, access: str, kind: ScimKind) -> bool:
+        """`access`: read or write."""
+        scope = _SCOPE[kind]
+        return any(f"{one}:{other}" in self.roles for one in (access, "*") for other in (scope, "*"))
+
+    def require(self, access: str, kind: ScimKind) -> None:
+        """ScimError 403 if that is not granted."""
+        if not self.may(access, kind):
+            raise ScimError(403, f"this token may not {access} {_SCOPE[kind]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Roles of the holder of a token, or (None) of each admin of the homeserver who shows an access token."""
+
+    token: str | None
+    roles: Iterable[str]
+
+
+class Rights:
+    """Tells who sends a request."""
+
+    def __init__(
+        self,
+        grants: Iterable[Grant],
+        is_admin: Callable[[str], Awaitable[bool]] | None = None,
+        refused: Callable[[Refusal], None] = lambda _: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """`is_admin` says whether an access token is that of an admin of the homeserver; None: none is."""
+        granted = list(grants)
+        self._tokens = [
+            (_hash(grant.token), frozenset(grant.roles)) for grant in granted if grant.token is not None
+        ]
+        self._admins = frozenset(role for grant in granted if grant.token is None for role in grant.roles)
+        self._is_admin = is_admin if self._admins else None
+        self.refused = refused
+        self._known: OrderedDict[bytes, tuple[bool, float]] = OrderedDict()
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._clock = clock
+        self._sleep = sleep
+
+    async def access(self, authorization: str | None, address: str) -> Access:
+        """Who sends this header from there. ScimError 401 for a missing or a wrong token.
+
+        Raises what `is_admin` raises.
+        """
+        scheme, _, token = (authorization or "").strip().partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            self.refused(Refusal.MISSING)
+            raise _unauthorised("a token is needed: Authorization: Bearer …")
+        digest = _hash(token.strip())
+        roles = self._granted(digest)
+        if not roles and await self._admin(digest, token.strip()):
+            roles = self._admins
+        if roles:
+            return Access(roles)
+        await self._slow_down(address)
+        self.refused(Refusal.WRONG)
+        raise _unauthorised("this token is not known", error="invalid_token")
+
+    def _granted(self, digest: bytes) -> frozenset[str]:
+        """The roles of a token; all tokens are compared, whichever it is."""
+        found: frozenset[str] = frozenset()
+        for known, roles in self._tokens:
+            if hmac.compare_digest(known, digest):
+                found |= roles
+        return found
+
+    async def _admin(self, digest: bytes, token: str) -> bool:
+        if self._is_admin is None:
+            return False
+        known = self._known.get(digest)
+        if known is not None and self._clock() < known[1]:
+            return known[0]
+        found = await self._is_admin(token)
+        self._known[digest] = found, self._clock() + ADMIN_FOR
+        while len(self._known) > _MOST_ADMINS:
+            self._known.popitem(last=False)
+        return found
+
+    async def _slow_down(self, address: str) -> None:
+        count, last = self._failures.pop(address, (0, 0.0))
+        now = self._clock()
+        count = 1 if now - last > _FORGOTTEN else count + 1
+        self._failures[address] = count, now
+        while len(self._failures) > _MOST_ADDRESSES:
+            self._failures.popitem(last=False)
+        if count > _FREE:
+            await self._sleep(min(0.25 * 2 ** min(count - _FREE - 1, 10), _LONGEST))
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _unauthorised(detail: str, error: str | None = None) -> ScimError:
+    challenge = 'Bearer realm="SCIM"' + (f', error="{error}"' if error else "")
+    return ScimError(401, detail, headers={"WWW-Authenticate": challenge})
