@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 lock() {
     output=$1
     shift
+    # Extras are kept: with hashes pip wants every requirement pinned as it is asked for.
     .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-        --no-emit-index-url --custom-compile-command 'make lock' --output-file "$output" "$@"
+        --no-strip-extras --no-emit-index-url --custom-compile-command 'make lock' --output-file "$output" "$@"
 }
 
 # What an installation needs, and what development needs on top: the same versions in both.
