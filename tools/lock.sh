@@ -7,9 +7,14 @@ cd "$(dirname "$0")/.."
 lock() {
     output=$1
     shift
-    # Extras are kept: with hashes pip wants every requirement pinned as it is asked for.
     .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
-        --no-strip-extras --no-emit-index-url --custom-compile-command 'make lock' --output-file "$output" "$@"
+        --no-emit-index-url --custom-compile-command 'make lock' --output-file "$output" "$@"
+    # With hashes, pip wants a requirement with an extra pinned as such, beside the one without: scim2-models asks
+    # for this one.
+    awk '/^[^ #]/ { copies = sub(/^pydantic==/, "pydantic[email]==") } copies && !/^ *#/ { print }' \
+        "$output" > "$output.more"
+    cat "$output.more" >> "$output"
+    rm "$output.more"
 }
 
 # What an installation needs, and what development needs on top: the same versions in both.

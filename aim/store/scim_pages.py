@@ -133,9 +133,7 @@ class Search:
             same = f"{sort} is null and r.id {sign} {id_}"
             return f"({same})" if up else f"({sort} is not null or {same})"
         past = f"({sort}, r.id) {sign} ({value}, {id_})"
-        if not self._sort.may_be_null:
-            return past
-        return f"({sort} is null or {past})" if up else f"({sort} is not null and {past})"
+        return f"({sort} is null or {past})" if up and self._sort.may_be_null else past
 
     def _place(self, row: asyncpg.Record) -> tuple[str, str]:
         value = row["sort_value"]

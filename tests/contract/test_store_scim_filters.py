@@ -314,6 +314,27 @@ async def assert_pages(
         assert await store.search(paged(before=later.first)) == earlier
 
 
+async def test_one_text_is_found_in_both_its_forms(shared: Callable[[], PostgresScim]) -> None:
+    composed, decomposed = "Ren\u00e9", "Rene\u0301"
+    for stored, wanted in ((composed, decomposed), (decomposed, composed)):
+        store = shared()
+        rene = await store.create(
+            user(stored, external_id=stored, emails=[stored], document={"displayName": stored})
+        )
+        texts_of = (
+            ScimAttribute.NAME,
+            ScimAttribute.EXTERNAL_ID,
+            ScimAttribute.EMAIL,
+            ScimAttribute.DISPLAY_NAME,
+        )
+        for attribute in texts_of:
+            for how in (ScimOperator.EQ, ScimOperator.SW, ScimOperator.EW, ScimOperator.CO):
+                query = ScimQuery(kinds=BOTH, filter=ScimCompare(attribute, how, wanted))
+                assert (await store.search(query)).resources == [rene]
+        # What is told is what was given.
+        assert rene.external_id == stored
+
+
 # Paging
 
 
