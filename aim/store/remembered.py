@@ -31,12 +31,13 @@ class RememberingRecorder:
     async def load(self, roster: Roster, now: datetime) -> Recorded:
         # Before the load: a decision between the two is seen the next time.
         decisions = await self._recorder.decisions()
+        known = self._recorded
+        # Erasures hang on two clocks that agree. Asked first: meanwhile somebody may be forgotten.
+        ahead = await self._recorder.database_clock() - now if known is not None and known.queue else None
         if self._recorded is None or roster is not self._roster or decisions != self._decisions:
             self._roster, self._decisions = roster, decisions
             self._recorded = await self._recorder.load(roster, now)
-        elif self._recorded.queue:
-            # Erasures hang on two clocks that agree.
-            ahead = await self._recorder.database_clock() - now
+        elif ahead is not None:
             self._recorded = replace(self._recorded, database_ahead=ahead)
         self._recorded = _without_the_old(self._recorded, now)
         return self._recorded

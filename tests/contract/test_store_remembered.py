@@ -130,3 +130,19 @@ async def test_after_a_failure_it_believes_the_database(dsn: str, recorder: Reco
     finally:
         await plain.close()
     assert (await made.load(roster, NOW)).held == frozenset()
+
+
+async def test_somebody_is_forgotten_while_the_database_is_asked_for_the_time(dsn: str) -> None:
+    async with open_recorder(dsn) as recorder:
+        made, roster = RememberingRecorder(recorder), Roster()
+        await made.load(roster, NOW)
+        await made.enqueue([queued("ann", NOW), queued("bob", NOW)])
+        asked = recorder.database_clock
+
+        async def and_forget() -> datetime:
+            await made.forget_person("id-ann", "@ann:x")
+            return await asked()
+
+        recorder.database_clock = and_forget  # type: ignore[method-assign]
+        found = await made.load(roster, NOW)
+        assert found.queue.keys() == {"id-bob"}
