@@ -45,8 +45,10 @@ from aim.store import (
     open_decisions,
     open_mirror,
     open_reader,
+    open_scim,
     open_writer,
 )
+from aim.store.scim import PostgresScim
 
 if TYPE_CHECKING:
     from aim.bridges.ldap.bridge import LdapSource
@@ -68,8 +70,32 @@ def source_of(config: Config) -> Source:
         return ldap_source_of(source)
     raise ConfigError(
         f"source.type {source.type} can't be read by this version yet",
-        "use `type: ldap`, or export the directory to a file and use `type: ldif`",
+        "use `type: ldap` or `type: scim`, or export the directory to a file and use `type: ldif`",
     )
+
+
+@asynccontextmanager
+async def opened_source(config: Config) -> AsyncIterator[Source]:
+    """The bridge, whatever has to be open for it. Raises ConfigError, and StoreError for one that reads our
+    own database."""
+    if not isinstance(config.source, sources.ScimSource):
+        yield source_of(config)
+        return
+    # Only who is pushed to needs it.
+    from aim.bridges.scim.source import ScimSource
+
+    async with pushed(config, read_only=True) as store:
+        yield ScimSource(store, config.source.client.id)
+
+
+@asynccontextmanager
+async def pushed(config: Config, *, read_only: bool = False) -> AsyncIterator[PostgresScim]:
+    """What is pushed to us by SCIM. Raises StoreError, and ConfigError for another source."""
+    if not isinstance(config.source, sources.ScimSource):
+        raise ConfigError(f"source.type {config.source.type} is not pushed to us", "this is for `type: scim`")
+    client = config.source.client.id
+    async with open_scim(database_url(config), config.data_dir, client, read_only=read_only) as store:
+        yield store
 
 
 def unprotected(config: Config) -> list[str]:
@@ -230,12 +256,13 @@ async def observing(
     async with (
         open_reader(database_url(config), config.data_dir) as recorded,
         looking(config, progress, fresh=fresh) as sight,
+        opened_source(config) as source,
     ):
-        yield Observer(_senses(config, sight, recorded))
+        yield Observer(_senses(config, source, sight, recorded))
 
 
-def _senses(config: Config, sight: Sight, recorded: RecordedReader) -> Senses:
-    return Senses(config, source_of(config), sight.homeserver, recorded, now, accounts=sight.accounts)
+def _senses(config: Config, source: Source, sight: Sight, recorded: RecordedReader) -> Senses:
+    return Senses(config, source, sight.homeserver, recorded, now, accounts=sight.accounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,9 +350,13 @@ async def reconciling(
     notice: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Reconciler]:
     """For commands that write: the one writer, called `name` to others. Raises StoreBusy if there is one."""
-    async with writing(config, name, progress, notice=notice) as workshop:
+    async with (
+        writing(config, name, progress, notice=notice) as workshop,
+        # After the writer, who migrates what it reads.
+        opened_source(config) as source,
+    ):
         sight = Sight(workshop.homeserver.reader, workshop.book)
-        senses = _senses(config, sight, workshop.store)
+        senses = _senses(config, source, sight, workshop.store)
         yield Reconciler(senses, workshop.store, workshop.provisioner(workshop.store), workshop.announcer)
 
 
@@ -337,5 +368,6 @@ async def deciding(
     async with (
         open_decisions(database_url(config), config.data_dir) as decisions,
         looking(config, progress) as sight,
+        opened_source(config) as source,
     ):
-        yield Observer(_senses(config, sight, decisions)), decisions
+        yield Observer(_senses(config, source, sight, decisions)), decisions

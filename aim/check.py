@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from aim import app
 from aim.config.load import load_config
 from aim.config.root import Config
-from aim.config.sources import LdapSource
+from aim.config.sources import LdapSource, ScimSource
 from aim.config.spaces import SpaceConfig
 from aim.desired.unknown import unknown_group
 from aim.directory.model import Directory, GroupKind, Problem, Severity
@@ -104,12 +104,30 @@ async def _source(config: Config) -> list[Finding]:
             findings += ldap_findings(found, config.source, app.now())
             if found.error is not None:
                 return findings
-        directory = await app.source_of(config).read(Roster())
+        if isinstance(config.source, ScimSource):
+            findings += await _pushed(config)
+        async with app.opened_source(config) as source:
+            directory = await source.read(Roster())
     except AimError as error:
         return [*findings, _failed("source", error)]
     findings += directory_findings(directory)
     findings += _unknown_groups(directory, config)
     return findings
+
+
+# -- SCIM ------------------------------------------------------------------------------------------------
+
+
+async def _pushed(config: Config) -> list[Finding]:
+    """How the store that others fill grows. Raises StoreError."""
+    async with app.pushed(config, read_only=True) as store:
+        growth = await store.growth()
+    last = f"last written at {growth.last_write:%Y-%m-%d %H:%M} UTC" if growth.last_write else "never written"
+    text = f"{growth.users} users ({growth.active} active), {growth.groups} groups, {last}"
+    if growth.ready_since is None:
+        remedy = "when all are there, say so with `aim scim ready`: until then nobody is removed"
+        return [Finding("scim", Verdict.WARN, f"still filling: {text}", remedy)]
+    return [Finding("scim", Verdict.OK, text)]
 
 
 # -- LDAP ------------------------------------------------------------------------------------------------

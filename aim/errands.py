@@ -18,6 +18,8 @@ from aim.app import (
     deciding,
     now,
     observing,
+    opened_source,
+    pushed,
     rules_of,
     source_of,
 )
@@ -39,6 +41,7 @@ from aim.planner.explain import Explanation, Question, scope_of
 from aim.planner.explain import explain as answer
 from aim.planner.plan import make_plan
 from aim.ports import HasEntries
+from aim.ports.scim import ScimGrowth
 from aim.reconciler import Observer
 from aim.store import open_audit, open_decisions, open_reader
 from aim.world.recorded import Approval, Queued
@@ -48,7 +51,8 @@ Progress = Callable[[int, int], None]
 
 async def read_directory(config: Config) -> Directory:
     """`aim directory`: what the bridge reads, nothing else asked."""
-    return await source_of(config).read(Roster())
+    async with opened_source(config) as source:
+        return await source.read(Roster())
 
 
 async def write_ldif(config: Config, path: Path, *, redact: bool) -> int:
@@ -193,3 +197,18 @@ async def change_queue(config: Config, decide: Decide, by: str) -> QueueChange:
     async with open_decisions(database_url(config), config.data_dir) as decisions:
         decision = Decision(config.homeserver.server_name, by, now())
         return await decisions.change_queue(lambda queue: decide(queue, decision), decision.now)
+
+
+# -- what is pushed by SCIM ------------------------------------------------------------------------------
+
+
+async def scim_growth(config: Config) -> ScimGrowth:
+    """`aim scim status`. Raises StoreError, and ConfigError for another source."""
+    async with pushed(config, read_only=True) as store:
+        return await store.growth()
+
+
+async def set_scim_ready(config: Config, *, ready: bool) -> None:
+    """`aim scim ready` and `aim scim filling`; a running daemon hears of it. Raises as above."""
+    async with pushed(config) as store:
+        await store.set_ready(now() if ready else None)

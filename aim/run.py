@@ -25,9 +25,12 @@ from aim.ops.metrics import Metrics
 from aim.ops.watched import WatchedSource
 from aim.ports import HomeserverReader, Recorder, Source
 from aim.reconciler import Reconciler, Senses, nobody
+from aim.scim import Scim, beside, serving
 from aim.store.remembered import RememberingRecorder
 from aim.world.recorded import after
 
+_PUSHED = 60.0
+"""Seconds between two looks at a source that says by itself when it has changed."""
 _AGAIN = 5.0
 """Seconds until a database that went away is tried again."""
 
@@ -38,7 +41,8 @@ async def run(config: Config) -> None:
     for warning in unprotected(config):
         logs.warning(warning)
     metrics, stopping = Metrics(), asyncio.Event()
-    source = WatchedSource(source_of(config), metrics, now)
+    is_pushed = isinstance(config.source, sources.ScimSource)
+    source = None if is_pushed else WatchedSource(source_of(config), metrics, now)
     began = False
     while not stopping.is_set():
         try:
@@ -56,7 +60,7 @@ async def run(config: Config) -> None:
 
 @asynccontextmanager
 async def _daemon(
-    config: Config, source: Source, metrics: Metrics, stopping: asyncio.Event
+    config: Config, source: Source | None, metrics: Metrics, stopping: asyncio.Event
 ) -> AsyncIterator[Daemon]:
     """A daemon over everything it needs. Raises AimError."""
     is_live = "listen" in config.model_fields_set
@@ -66,6 +70,12 @@ async def _daemon(
         )
         recorder, roster, changed = RememberingRecorder(shop.store), Roster(), _Relay()
         renamed = _Relay()
+        scim, prompted = None, _Prompt()
+        if source is None:
+            served = await stack.enter_async_context(serving(config, metrics.scim_refused))
+            await stack.enter_async_context(served.alone(config.listen.host))
+            stack.callback(asyncio.create_task(served.store.watch(prompted)).cancel)
+            source, scim = WatchedSource(served.source, metrics, now), served.shared
         reader: HomeserverReader = shop.homeserver.reader
         live: LiveMirror | None = None
         forgotten: Callable[[str], Awaitable[None]] = nobody
@@ -80,7 +90,7 @@ async def _daemon(
             mirror = reader = shop.homeserver.mirror(roster, shop.store.mirror, now, hooks)
             await mirror.load()
             forgotten = mirror.forget_account
-            await stack.enter_async_context(_listening(config, metrics, mirror))
+            await stack.enter_async_context(_listening(config, metrics, mirror, scim))
             live = _Live(mirror, config.appservice.id, shop.homeserver.writer.ensure_bot)
             metrics.watch_mirror(lambda: mirror.current)
         await stack.enter_async_context(_mailing(config, shop))
@@ -89,6 +99,7 @@ async def _daemon(
         daemon = Daemon(source, reconciler, _pace(config), now, metrics, live, stopping)
         changed.to = daemon.changed
         renamed.to = daemon.accounts_changed
+        prompted.to = daemon.prompt
         yield daemon
 
 
@@ -148,13 +159,17 @@ async def _wake(wake: Callable[[], None], posted: asyncio.Event) -> None:
 
 def _pace(config: Config) -> Pace:
     source = config.source
-    assert not isinstance(source, sources.ScimSource), "source_of has refused it"
+    if isinstance(source, sources.ScimSource):
+        # It says by itself when it has changed.
+        return Pace(_PUSHED, FULL_CYCLE, config.provisioner.verify_interval)
     full = source.full_read_interval if isinstance(source, sources.LdapSource) else FULL_CYCLE
     return Pace(source.check_interval_seconds, min(full, FULL_CYCLE), config.provisioner.verify_interval)
 
 
 @asynccontextmanager
-async def _listening(config: Config, metrics: Metrics, mirror: Mirror) -> AsyncIterator[None]:
+async def _listening(
+    config: Config, metrics: Metrics, mirror: Mirror, scim: Scim | None
+) -> AsyncIterator[None]:
     # FastAPI takes a while to import, and only this command needs it.
     from aim.matrix.appservice import router
     from aim.ops.listening import application, listening
@@ -162,8 +177,19 @@ async def _listening(config: Config, metrics: Metrics, mirror: Mirror) -> AsyncI
     hs_token = config.appservice.hs_token.get_secret_value()
     # Not "the mirror is current": whoever waits for that would keep the homeserver from us for ever.
     app = application([router(hs_token, mirror.take, mirror.suspect)], metrics, lambda: True)
-    async with listening(app, config.listen.host, config.listen.port):
+    served = app if scim is None else beside(app, scim)
+    async with listening(served, config.listen.host, config.listen.port):
         yield
+
+
+class _Prompt:
+    """Passes on that the source has changed, to whoever is there by then."""
+
+    def __init__(self) -> None:
+        self.to: Callable[[], None] = lambda: None
+
+    def __call__(self) -> None:
+        self.to()
 
 
 class _Relay:

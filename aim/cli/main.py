@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from aim import __version__
-from aim.cli import queue
+from aim.cli import queue, scim
 from aim.cli.mail import mail as mail_commands
 from aim.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Yes
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(mail_commands, name="mail")
 
 app.add_typer(queue.app)
+app.add_typer(scim.app)
 _INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 

@@ -14,7 +14,9 @@ from aim.config.section import Section
 NOT_BUILT = (
     "source.attributes.avatar",
     "source.type: ms-graph-ad",
-    "source.type: scim",
+    "source.register_users",
+    "source.synchronous_provisioning",
+    "source.client.rbac[].synapse_user",
     "spaces[].federatedGroups",
     "provisioner.federation",
     "group_power_level",

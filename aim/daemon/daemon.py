@@ -38,6 +38,9 @@ GRACE = 20.0
 _AHEAD = timedelta(minutes=1)
 """So much earlier than the last reading it may be: time servers set clocks back."""
 
+BURST = 0.3
+"""Seconds between the first word of a source that has changed and the look at it."""
+
 _log = structlog.get_logger()
 
 
@@ -86,6 +89,9 @@ class Daemon:
         self._woken = self._cycles.freed
         self._fatal: AimError | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        """One look at a time."""
+        self._prompted = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._reading: Reading | None = None
         """The directory in force, and from when it is."""
@@ -115,11 +121,13 @@ class Daemon:
             coalesce=True,
         )
         scheduler.start()
+        following = asyncio.create_task(self._follow_prompts())
         _log.info("started", interval=self._pace.look, mirror=self._mirror is not None)
         try:
             await self._work()
         finally:
             scheduler.pause()
+            following.cancel()
             await self._finish()
             # Only now: it cancels what it has started.
             scheduler.shutdown(wait=False)
@@ -169,13 +177,29 @@ class Daemon:
         self._whole_wanted = True
         self._woken.set()
 
+    def prompt(self) -> None:
+        """The source says that it has changed: a look follows within a second, and one for a whole burst."""
+        self._prompted.set()
+
+    async def _follow_prompts(self) -> None:
+        while True:
+            await self._prompted.wait()
+            # What follows within a moment belongs to it.
+            await asyncio.sleep(BURST)
+            self._prompted.clear()
+            try:
+                await self._tick()
+            except Exception as error:  # noqa: BLE001 - a defect must not end listening without a word
+                self._teller.defect(error)
+
     async def _tick(self) -> None:
         """One look, in a task of its own, that can be waited for and cancelled without the scheduler's."""
-        self._looking = asyncio.create_task(self._look())
-        await asyncio.wait({self._looking})
-        if not self._looking.cancelled():
-            # Raises only for a defect, which the scheduler logs.
-            self._looking.result()
+        async with self._turn:
+            self._looking = asyncio.create_task(self._look())
+            await asyncio.wait({self._looking})
+            if not self._looking.cancelled():
+                # Raises only for a defect, which the scheduler logs.
+                self._looking.result()
 
     async def _look(self) -> None:
         """One look at the source, at what people decided and at new accounts: is there reason for a cycle?"""

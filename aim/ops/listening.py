@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import PurePath
 
@@ -33,6 +33,9 @@ is lost, and it would count us as down and wait."""
 _FRAMES = 4
 
 _log = structlog.get_logger()
+
+Application = Callable[..., Awaitable[None]]
+"""Any ASGI application."""
 
 
 def application(routers: Iterable[APIRouter], metrics: Metrics, ready: Callable[[], bool]) -> FastAPI:
@@ -99,7 +102,7 @@ def _where(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def listening(application: FastAPI, host: str, port: int) -> AsyncIterator[int]:
+async def listening(application: Application, host: str, port: int) -> AsyncIterator[int]:
     """Answers while the body runs; gives the port, which is a free one for 0.
 
     At the end no new connection is taken, and requests under way have GRACE seconds. Raises AimError if the

@@ -58,6 +58,12 @@ class Metrics:
             "1 while events of the homeserver arrive; 0 while it is read anew for each cycle.",
             registry=self.registry,
         )
+        self._refused = Counter(
+            "aim_scim_refused",
+            "SCIM requests that were refused, by reason: missing, wrong or forbidden.",
+            ["reason"],
+            registry=self.registry,
+        )
         self._pending = Gauge(
             "aim_pending_users", "Entitled users who have no account yet.", registry=self.registry
         )
@@ -70,6 +76,10 @@ class Metrics:
     def read_failed(self) -> None:
         """A read was begun and gave no complete directory; the last good one stays in force."""
         self._reads.labels("failed").inc()
+
+    def scim_refused(self, reason: str) -> None:
+        """A SCIM request came without a token, with a wrong one, or asked for what that may not."""
+        self._refused.labels(reason).inc()
 
     def look(self, *, failed: bool) -> None:
         """The source was asked whether it has changed."""

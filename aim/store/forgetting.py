@@ -14,6 +14,7 @@ import asyncpg
 
 from aim.store.pseudonyms import Erased, audit_key, keyed_hash, pseudonym
 from aim.store.queries import QUERIES
+from aim.store.scim_forgetting import forget_scim
 
 
 async def forget(
@@ -32,6 +33,7 @@ async def forget(
     await _rewrite_guards(connection, person)
     await _rewrite_outcomes(connection, person)
     await _rewrite_plans(connection, person)
+    await forget_scim(connection, user_id)
     return person
 
 

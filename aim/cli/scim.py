@@ -1,0 +1,120 @@
+"""`aim scim`: the directory that others push to us. What a user types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aim.cli.options import DEFAULT_CONFIG, ConfigFile, Yes
+
+if TYPE_CHECKING:
+    from aim.ports.scim import ScimGrowth
+
+app = typer.Typer(
+    name="scim",
+    help="Say that a directory pushed by SCIM is complete, look at how it grows, make tokens for clients.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def status(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Print how many users and groups were pushed, when the last one came, and whether they are all.
+
+    Example: aim scim status
+    """
+    import asyncio
+
+    from aim import errands
+    from aim.cli import show
+    from aim.cli.commands import load
+
+    show.lines([_told(asyncio.run(errands.scim_growth(load(config))))])
+
+
+@app.command()
+def ready(config: ConfigFile = DEFAULT_CONFIG, yes: Yes = False) -> None:
+    """Say that everybody is in it: from now on whoever is missing is removed, under the guards.
+
+    Before that everything is added, and nobody is removed. `aim scim filling` takes it back.
+
+    Example: aim scim ready
+    """
+    import asyncio
+
+    from aim import errands
+    from aim.cli import show
+    from aim.cli.commands import load
+
+    loaded = load(config)
+    found = asyncio.run(errands.scim_growth(loaded))
+    if not yes and not typer.confirm(f"{_told(found)}. Are these all?"):
+        raise typer.Exit(1)
+    asyncio.run(errands.set_scim_ready(loaded, ready=True))
+    show.lines(["from now on whoever is missing is removed; `aim plan` shows who that is"])
+
+
+@app.command()
+def filling(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Take `aim scim ready` back: nobody is removed until it is said again.
+
+    Example: aim scim filling
+    """
+    import asyncio
+
+    from aim import errands
+    from aim.cli import show
+    from aim.cli.commands import load
+
+    asyncio.run(errands.set_scim_ready(load(config), ready=False))
+    show.lines(["nobody is removed until `aim scim ready`"])
+
+
+tokens = typer.Typer(name="token", help="Tokens of clients.", rich_markup_mode=None)
+app.add_typer(tokens)
+
+
+@tokens.callback()
+def _tokens() -> None:
+    """Tokens of clients."""
+
+
+@tokens.command()
+def new(
+    roles: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE", help="access:scope, such as *:* (the default) or read:users."),
+    ] = None,
+) -> None:
+    """Make a random token for a client, and print the line of the configuration that lets it in. Changes
+    nothing.
+
+    Example: aim scim token new --roles '*:*'
+    """
+    import secrets
+
+    from aim.cli import show
+
+    wanted = ", ".join(f"'{role}'" for role in roles or ["*:*"])
+    show.lines(
+        [
+            "in source.client.rbac of the configuration:",
+            f"- {{token: {secrets.token_urlsafe(32)}, roles: [{wanted}]}}",
+        ]
+    )
+
+
+def _told(found: ScimGrowth) -> str:
+    last = f"the last at {found.last_write:%Y-%m-%d %H:%M} UTC" if found.last_write else "none yet"
+    ready = found.ready_since
+    state = "still filling" if ready is None else f"complete since {ready:%Y-%m-%d %H:%M} UTC"
+    users = f"{found.users} users ({found.active} active)"
+    return f"{users}, {found.groups} groups, {found.memberships} memberships; {last}; {state}"
