@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from aim.demo.homeserver import free_port
 from tests.e2e.kit import Stage, until
-from tests.e2e.test_usage_scenarios import FIRST, MOMENT, is_
+from tests.e2e.test_usage_scenarios import FIRST, is_
 
 pytestmark = pytest.mark.e2e
 
@@ -54,6 +55,15 @@ def pushed_to(stage: Stage) -> Client:
     return Client(stage, port)
 
 
+def asked_in(stage: Stage, localpart: str) -> Callable[[], Awaitable[bool]]:
+    """A condition: the space is there, and they are asked into it."""
+
+    async def check() -> bool:
+        return "lab" in await stage.rooms() and await stage.membership("lab", localpart) == "invite"
+
+    return check
+
+
 async def test_entra_creates_people_and_a_group_moves_one_and_disables_one(live_stage: Stage) -> None:
     stage = live_stage
     client = pushed_to(stage)
@@ -69,20 +79,20 @@ async def test_entra_creates_people_and_a_group_moves_one_and_disables_one(live_
             f"/Groups/{group}", {"op": "Add", "path": "members", "value": [{"value": bob}, {"value": cleo}]}
         )
         for name in names:
-            await until(is_(stage, name, "lab", "invite"), f"{name} is asked in", FIRST)
+            await until(asked_in(stage, name), f"{name} is asked in", FIRST)
         await stage.join_all(*names)
 
         # Not all may be there yet: nobody is removed.
         await client.patch(f"/Groups/{group}", {"op": "Remove", "path": "members", "value": [{"value": bob}]})
-        await until(lambda: "still being filled" in daemon.err, "it waits", MOMENT)
+        await until(lambda: "still being filled" in daemon.err, "it waits", FIRST)
         assert await stage.membership("lab", "scim.bob") == "join"
         status = await stage.aim("scim", "status")
         assert (status.code, "3 users (3 active), 1 groups, 2 memberships" in status.out) == (0, True), status
 
         assert (await stage.aim("scim", "ready", "--yes")).code == 0
-        await until(is_(stage, "scim.bob", "lab", "leave"), "bob moved", MOMENT)
+        await until(is_(stage, "scim.bob", "lab", "leave"), "bob moved", FIRST)
         await client.patch(f"/Users/{cleo}", {"op": "Replace", "path": "active", "value": "False"})
-        await until(is_(stage, "scim.cleo", "lab", "leave"), "cleo is disabled", MOMENT)
+        await until(is_(stage, "scim.cleo", "lab", "leave"), "cleo is disabled", FIRST)
         assert await stage.membership("lab", "scim.ann") == "join"
         assert (await client.send("GET", "/Users", token="wrong"))[0] == 401
         assert (await daemon.terminate()).code == 0
@@ -98,9 +108,5 @@ async def test_what_was_acknowledged_survives_a_kill(live_stage: Stage) -> None:
         dora = await client.add("/Users", userName="scim.dora")
         await client.add("/Groups", displayName="Researchers", members=[{"value": dora}])
         await daemon.kill()
-
-    async def is_asked_in() -> bool:
-        return "lab" in await stage.rooms() and await stage.membership("lab", "scim.dora") == "invite"
-
     async with stage.daemon():
-        await until(is_asked_in, "dora is asked in", FIRST)
+        await until(asked_in(stage, "scim.dora"), "dora is asked in", FIRST)
