@@ -293,6 +293,7 @@ async def _database(config: Config) -> list[Finding]:
         return [_failed("database", error)]
     if recorded.fresh:
         return [Finding("database", Verdict.OK, f"{kind}, nothing is recorded yet")]
+    queue = queue_findings(recorded, config, app.now())
     if recorded.recovery_since is not None:
         return [
             Finding(
@@ -300,11 +301,37 @@ async def _database(config: Config) -> list[Finding]:
                 Verdict.WARN,
                 f"{kind}, in recovery since {recorded.recovery_since:%Y-%m-%d %H:%M} UTC: nothing is removed",
                 "look at `aim plan`; if its removals are right, approve them with `aim approve DIGEST`",
-            )
+            ),
+            *queue,
         ]
     known = sum(seen.gone_since is None for seen in recorded.seen.values())
     text = f"{kind}, {len(recorded.rooms)} rooms and {known} users are known"
-    return [Finding("database", Verdict.OK, text), *_held(recorded)]
+    return [Finding("database", Verdict.OK, text), *queue, *_held(recorded)]
+
+
+def queue_findings(recorded: Recorded, config: Config, now: datetime) -> Iterator[Finding]:
+    """Who waits in the deprovisioning queue, and whether anything comes of it. `now` in UTC."""
+    rules, queue = config.user_provisioner, recorded.queue.values()
+    waiting = [entry for entry in queue if entry.restored_by is None]
+    if rules is None or not rules.deprovisioning.enabled:
+        if waiting:
+            who = _count(len(waiting), "person waits", "people wait")
+            if rules is None:
+                lacking = "without `userProvisioner` nobody is unlocked or erased"
+                remedy = "put `userProvisioner` back into the configuration"
+            else:
+                lacking = "deprovisioning is off: nobody is erased"
+                remedy = "set userProvisioner.deprovisioning.enabled, or see `aim queue restore`"
+            yield Finding("queue", Verdict.WARN, f"{who}, locked, and {lacking}", remedy)
+        return
+    text = _count(len(waiting), "person waits", "people wait") if waiting else "nobody waits"
+    if kept := len(queue) - len(waiting):
+        text += f", {kept} restored"
+    falling_due = [entry.due_at for entry in waiting if entry.held_by is None]
+    if falling_due:
+        at = min(falling_due)
+        text += f"; the first {'was' if at <= now else 'is'} due on {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    yield Finding("queue", Verdict.OK, text)
 
 
 def _held(recorded: Recorded) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ from aim.app import (
 from aim.bridges.ldif.writer import to_ldif
 from aim.config import sources
 from aim.config.root import Config
-from aim.desired.queueing import Decision, QueueChange
+from aim.desired.queueing import Decision, NotQueuedError, QueueChange, not_queued
 from aim.desired.rebind import SourceRebinding
 from aim.desired.rebind import rebind as settle_rebind
 from aim.desired.rebind import rebind_all as settle_rebind_all
@@ -43,7 +43,8 @@ from aim.planner.plan import make_plan
 from aim.ports import HasEntries
 from aim.ports.scim import ScimGrowth
 from aim.reconciler import Observer
-from aim.store import open_audit, open_decisions, open_reader
+from aim.store import open_accounts, open_audit, open_decisions, open_reader
+from aim.world.accounts import Account
 from aim.world.recorded import Approval, Queued
 
 Progress = Callable[[int, int], None]
@@ -192,11 +193,27 @@ async def read_queue(config: Config, within: timedelta | None) -> Waiting:
     )
 
 
+async def remembered(config: Config, localpart: str) -> tuple[Account | None, Queued | None]:
+    """The account of somebody who left as it was last read, and their entry of the queue, where there are
+    any. Only the database is asked."""
+    url, data_dir = database_url(config), config.data_dir
+    async with open_accounts(url, data_dir) as accounts:
+        stored = (await accounts.load()).accounts.get(localpart) if accounts is not None else None
+    async with open_reader(url, data_dir) as reader:
+        queue = (await reader.load(Roster(), now())).queue.values()
+    queued = next((entry for entry in queue if entry.localpart == localpart), None)
+    return stored.account if stored is not None else None, queued
+
+
 async def change_queue(config: Config, decide: Decide, by: str) -> QueueChange:
     """The other commands of `aim queue`: records what `by` decides. Raises AimError."""
     async with open_decisions(database_url(config), config.data_dir) as decisions:
         decision = Decision(config.homeserver.server_name, by, now())
-        return await decisions.change_queue(lambda queue: decide(queue, decision), decision.now)
+        try:
+            return await decisions.change_queue(lambda queue: decide(queue, decision), decision.now)
+        except NotQueuedError as error:
+            recorded = await decisions.load(Roster(), decision.now)
+            raise not_queued(error, recorded, decision.server_name) from None
 
 
 # -- what is pushed by SCIM ------------------------------------------------------------------------------

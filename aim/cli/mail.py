@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +16,6 @@ from aim.errors import AimError, ConfigError
 
 if TYPE_CHECKING:
     from aim.config.root import Config
-    from aim.directory.model import Directory, User
     from aim.notify.settings import MailSettings
     from aim.ports import Announcement, Letter, MailEvent
 
@@ -37,7 +38,8 @@ def preview(
         str, typer.Argument(metavar="EVENT", help="registered, activated, deactivated or held.")
     ],
     mxid: Annotated[
-        str | None, typer.Argument(metavar="MXID", help="Whom it is about; not needed for held.")
+        str | None,
+        typer.Argument(metavar="MXID", help="Whom it is about, or their localpart; not needed for held."),
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the files.")] = Path(),
@@ -55,10 +57,10 @@ def preview(
     loaded = load_config(config, os.environ)
     show.warn(loaded.warnings)
     settings, known = _settings(loaded.config), _event(event)
-    user = asyncio.run(_user(loaded.config, mxid)) if mxid else None
-    letter = _letter(settings, _announcement(known, user, app.now(), loaded.config.soft_delete_period))
+    person = asyncio.run(_person(loaded.config, known, mxid)) if mxid else None
+    letter = _letter(settings, _announcement(known, person, app.now(), loaded.config.soft_delete_period))
     if not letter.recipients:
-        show.warn([f"nobody would get it: {_why_nobody(known)}"])
+        show.warn([f"nobody would get it: {_why_nobody(known, person)}"])
     for path in _write(letter, settings, app.now(), out):
         show.say(f"wrote {path}")
 
@@ -83,23 +85,55 @@ def _event(name: str) -> MailEvent:
         raise AimError(f"there is no mail for {name}", f"name one of {', '.join(MailEvent)}") from None
 
 
-async def _user(config: Config, mxid: str) -> User:
+@dataclass(frozen=True, slots=True)
+class _Person:
+    """Whom a mail is about."""
+
+    localpart: str
+    display_name: str | None
+    emails: Sequence[str]
+    due_at: datetime | None = None
+    """When their time is over, if they are on the queue."""
+    left: bool = False
+    """Whether they are not in the directory, but their account is remembered."""
+
+
+async def _person(config: Config, event: MailEvent, name: str) -> _Person:
+    """The user of that name, an MXID or a localpart; for `deactivated` also somebody who left.
+
+    Raises AimError.
+    """
     from aim import errands
+    from aim.ports import MailEvent
 
-    return find(await errands.read_directory(config), config.homeserver.server_name, mxid)
-
-
-def find(directory: Directory, server_name: str, mxid: str) -> User:
-    """The user whose MXID that is. Raises AimError if there is none."""
-    found = next((user for user in directory.users if f"@{user.localpart}:{server_name}" == mxid), None)
-    if found is None:
+    localpart = _localpart(name, config.homeserver.server_name)
+    directory = await errands.read_directory(config)
+    user = next((user for user in directory.users if user.localpart == localpart), None)
+    if user is not None:
+        return _Person(user.localpart, user.display_name, user.emails)
+    if event is MailEvent.DEACTIVATED:
+        account, queued = await errands.remembered(config, localpart)
+        if account is not None:
+            due_at = queued.due_at if queued is not None else None
+            return _Person(localpart, account.display_name, account.emails or (), due_at, left=True)
         raise AimError(
-            f"{mxid} is nobody in the directory", "`aim directory` lists everybody; write @localpart:server"
+            f"{name} is nobody in the directory, nor an account that is remembered",
+            "`aim directory` and `aim queue list` have everybody",
         )
-    return found
+    raise AimError(f"{name} is nobody in the directory", "`aim directory` lists everybody")
 
 
-def _announcement(event: MailEvent, user: User | None, now: datetime, period: timedelta) -> Announcement:
+def _localpart(name: str, server_name: str) -> str:
+    """Of an MXID, or of a localpart itself. Raises AimError for a person of another homeserver."""
+    if not name.startswith("@"):
+        return name
+    localpart, colon, server = name[1:].partition(":")
+    if colon and server != server_name:
+        raise AimError(f"{name} is of another homeserver", f"name somebody of {server_name}")
+    return localpart
+
+
+def _announcement(event: MailEvent, user: _Person | None, now: datetime, period: timedelta) -> Announcement:
     from aim.notify.mailer import sample_facts
     from aim.ports import Announcement, MailEvent
 
@@ -108,6 +142,8 @@ def _announcement(event: MailEvent, user: User | None, now: datetime, period: ti
         return Announcement(event=event, key="preview", facts=facts)
     if user is None:
         raise AimError(f"the mail for {event} is about somebody", "name them: @localpart:server")
+    if user.due_at is not None:
+        facts = {**facts, "due_at": user.due_at}
     return Announcement(
         event=event,
         key="preview",
@@ -126,8 +162,11 @@ def _letter(settings: MailSettings, announcement: Announcement) -> Letter:
     return Composer(settings).compose(announcement)
 
 
-def _why_nobody(event: MailEvent) -> str:
-    return "mailer.admins is empty" if event == "held" else "the directory has no usable address of theirs"
+def _why_nobody(event: MailEvent, person: _Person | None) -> str:
+    if event == "held":
+        return "mailer.admins is empty"
+    where = "what is remembered of their account" if person is not None and person.left else "the directory"
+    return f"{where} has no usable address of theirs"
 
 
 def _write(letter: Letter, settings: MailSettings, now: datetime, folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Sure = Annotated[bool, typer.Option("--yes", "-y", help="It is meant: nothing brings them back.")]
 Person = Annotated[str, typer.Argument(metavar="MXID", help="The person, or their localpart.")]
 
 
@@ -43,7 +44,7 @@ def show(
 
 @app.command()
 def restore(person: Person, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Let somebody keep their account although they left: unlocked, and not erased.
+    """Let somebody keep their account although they left: unlocked, and not erased until they are released.
 
     Example: aim queue restore @evan:example.com
     """
@@ -56,7 +57,7 @@ def restore(person: Person, config: ConfigFile = DEFAULT_CONFIG) -> None:
 def erase(
     person: Person,
     config: ConfigFile = DEFAULT_CONFIG,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="It is meant: nothing brings them back.")] = False,
+    yes: Sure = False,
 ) -> None:
     """Have somebody on the queue erased at once. Also lifts the guard for this one erasure.
 
@@ -80,7 +81,8 @@ def hold(person: Person, config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 @app.command()
 def release(person: Person, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Let go of somebody who was held: their time counts again.
+    """Let go of somebody who was held: their time counts again. Whoever was restored is locked, and waits for
+    the whole soft_delete_period from then on.
 
     Example: aim queue release @evan:example.com
     """
@@ -96,11 +98,13 @@ def reschedule(
     ] = None,
     config: ConfigFile = DEFAULT_CONFIG,
     everybody: Annotated[bool, typer.Option("--all", help="Everybody on the queue.")] = False,
+    yes: Sure = False,
 ) -> None:
     """Give those who wait the soft_delete_period that is configured now, counted from when they were queued.
+    Needs --yes where that makes anybody due within a day.
 
     Example: aim queue reschedule --all
     """
     from aim.cli import queueing
 
-    raise typer.Exit(queueing.reschedule(config, person, everybody=everybody))
+    raise typer.Exit(queueing.reschedule(config, person, everybody=everybody, yes=yes))

@@ -53,17 +53,19 @@ def hold(path: Path, name: str) -> int:
     def decide(queue: Mapping[str, Queued], decision: Decision) -> QueueChange:
         return queueing.hold(queue, name, decision)
 
-    return _change(load(path), decide, has_to_act=False)
+    return _change(load(path), decide)
 
 
 def release(path: Path, name: str) -> int:
+    config = load(path)
+
     def decide(queue: Mapping[str, Queued], decision: Decision) -> QueueChange:
-        return queueing.release(queue, name, decision)
+        return queueing.release(queue, name, decision, config.soft_delete_period)
 
-    return _change(load(path), decide, has_to_act=False)
+    return _change(config, decide)
 
 
-def reschedule(path: Path, name: str | None, *, everybody: bool) -> int:
+def reschedule(path: Path, name: str | None, *, everybody: bool, yes: bool) -> int:
     if (name is None) != everybody:
         raise AimError(
             "either one person is meant, or --all",
@@ -72,17 +74,17 @@ def reschedule(path: Path, name: str | None, *, everybody: bool) -> int:
     config = load(path)
 
     def decide(queue: Mapping[str, Queued], decision: Decision) -> QueueChange:
-        return queueing.reschedule(queue, name, decision, config.soft_delete_period)
+        return queueing.reschedule(queue, name, decision, config.soft_delete_period, sure=yes)
 
-    return _change(config, decide, has_to_act=False)
+    return _change(config, decide)
 
 
-def _change(config: Config, decide: errands.Decide, *, has_to_act: bool = True) -> int:
+def _change(config: Config, decide: errands.Decide) -> int:
     change = asyncio.run(errands.change_queue(config, decide, whoami()))
     terminal.lines(change.messages or ["nobody waits"])
     if not errands.erases(config):
         terminal.warn([NOT_CARRIED_OUT])
-    elif has_to_act:
+    elif change.acts:
         terminal.lines([_CARRIED_OUT])
     return DONE
 

@@ -59,12 +59,13 @@ def desire(
 
     `found` are the conflicts between the directory and whom we have seen, if somebody knows them already.
     """
-    switched = has_switched(directory, recorded)
-    if switched:
-        # One problem of the source, not one of each person.
-        found = ()
-    elif found is None:
+    if found is None:
         found = conflicts(directory.users, recorded.seen)
+    switched = has_switched(directory, recorded, found)
+    # One problem of the source, not one of each person.
+    of_source = switched_problem(directory, recorded, found) if switched else None
+    if switched:
+        found = ()
     rules = account_rules(config)
     mapping = _Mapping(config, directory, observed, recorded)
     mapping.add_spaces()
@@ -83,7 +84,7 @@ def desire(
         cleans_up=config.provisioner.gc.enabled,
         problems=(
             *directory.problems,
-            *([switched_problem(directory, recorded)] if switched else ()),
+            *([of_source] if of_source is not None else ()),
             *(conflict.problem(observed.server_name) for conflict in found),
             *([_bot_in_directory(observed.bot)] if ourselves & directory.everyone else ()),
             *(_lost_account(name, observed.server_name) for name in directory.roster.localparts(lost)),

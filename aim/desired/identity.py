@@ -8,7 +8,8 @@ marriage or a mistake. Nobody but a person can tell, by `aim rebind`.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aim.directory.model import Directory, Problem, Severity, User
@@ -76,33 +77,65 @@ def _claimed_before(newcomers: Mapping[str, User], seen: Mapping[str, Seen]) -> 
             yield Conflict(user, known)
 
 
-def has_switched(directory: Directory, recorded: Recorded) -> bool:
-    """Whether the directory is of another source than those seen before, and knows other ids.
+_MANY = 3
+"""So many new ids are more than a few new colleagues of the same names, if they are most of those known."""
 
-    Where at least half of the ids are the same (an LDIF export of the LDAP server that was read before), both
-    mean the same people.
+
+def known_before(recorded: Recorded, found: Iterable[Conflict]) -> tuple[Seen, ...]:
+    """Who was in the directory until its ids changed, if they did; `found` are all conflicts.
+
+    Those last seen present; and if most whose localpart has a new id were missed at one moment, everybody
+    missed then: a cycle took them for leavers. Who had left at another time is not among them, as a new user
+    of that name may be anybody.
     """
-    return recorded.source not in {None, directory.source} and has_other_ids(directory, recorded)
+    moments = Counter(conflict.seen.gone_since for conflict in found if conflict.is_new_id)
+    total = sum(moments.values())
+    at = next((at for at, many in moments.items() if many >= _MANY and 2 * many > total), None)
+    return tuple(
+        seen
+        for seen in recorded.seen.values()
+        if seen.gone_since is None or (at is not None and seen.gone_since == at)
+    )
 
 
-def has_other_ids(directory: Directory, recorded: Recorded) -> bool:
-    """Whether fewer than half of the users last seen present are in the directory, by their ids."""
-    known = [seen.id for seen in recorded.seen.values() if seen.gone_since is None]
+def has_switched(directory: Directory, recorded: Recorded, found: Sequence[Conflict]) -> bool:
+    """Whether the directory knows other ids than those seen before; `found` are all conflicts.
+
+    Either its source is another one and has fewer than half of the ids (where it has more, as an LDIF export
+    of the LDAP server that was read before, both mean the same people); or, of whatever source it is, at
+    least three, and more than half of those known, have their localparts under new ids.
+    """
+    is_other = recorded.source not in {None, directory.source}
+    renamed = {conflict.seen.id for conflict in found if conflict.is_new_id}
+    if not is_other and len(renamed) < _MANY:
+        # The usual case, and a look at everybody would be one for each event.
+        return False
+    known = known_before(recorded, found)
+    if is_other and has_other_ids(directory, known):
+        return True
     ids = {user.id for user in directory.users}
-    return 2 * sum(user_id in ids for user_id in known) < len(known)
+    many = sum(seen.id in renamed and seen.id not in ids for seen in known)
+    return many >= _MANY and 2 * many > len(known)
 
 
-def switched_problem(directory: Directory, recorded: Recorded) -> Problem:
+def has_other_ids(directory: Directory, known: Sequence[Seen]) -> bool:
+    """Whether fewer than half of those known before are in the directory, by their ids."""
+    ids = {user.id for user in directory.users}
+    return 2 * sum(seen.id in ids for seen in known) < len(known)
+
+
+def switched_problem(directory: Directory, recorded: Recorded, found: Sequence[Conflict]) -> Problem:
     """Of the whole source, instead of one for each person."""
-    known = [seen.localpart for seen in recorded.seen.values() if seen.gone_since is None]
+    known = known_before(recorded, found)
     names = {user.localpart for user in directory.users}
+    is_same = recorded.source in {None, directory.source}
+    since = "before, and the source" if is_same else f"the source {recorded.source}, and {directory.source}"
     return Problem(
         Severity.ERROR,
         "source",
-        f"{len(known)} users are known from the source {recorded.source}, and {directory.source} has most of "
-        f"their ids not; {sum(name in names for name in known)} of them have the same localpart there. None "
-        "of them is touched, nor believed to have left; if these are the same people: "
-        "aim rebind --by-localpart",
+        f"{len(known)} users are known from {since} has most of their ids not; "
+        f"{sum(seen.localpart in names for seen in known)} of them have the same localpart there. None of "
+        "them is touched, nor believed to have left; if these are the same people: aim rebind --by-localpart",
     )
 
 

@@ -13,12 +13,25 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 
 from aim.errors import AimError
-from aim.world.recorded import Approval, Queued, after
+from aim.world.recorded import Approval, Queued, Recorded, after
 
 APPROVED_FOR = timedelta(hours=24)
 """How long the guards let an erasure go that a person asked for."""
 _SEE = "see `aim queue list`"
 _NAMED = 3
+_SOON = timedelta(days=1)
+"""Whom a new period makes due within that time may be lost before anybody looks again."""
+
+
+class NotQueuedError(AimError):
+    """Somebody is meant who is not on the queue."""
+
+    def __init__(self, name: str, localpart: str, remedy: str) -> None:
+        super().__init__(
+            f"{name} is not on the queue: only who left the directory and was locked waits there", remedy
+        )
+        self.name = name
+        self.localpart = localpart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +45,8 @@ class QueueChange:
     approvals: tuple[Approval, ...] = ()
     revoked: frozenset[str] = frozenset()
     """Identities of actions that nobody has approved any more."""
+    acts: bool = False
+    """Whether the next cycle has something to do because of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,8 @@ class Decision:
         return f"@{entry.localpart}:{self.server_name}"
 
     def find(self, queue: Mapping[str, Queued], name: str) -> Queued:
-        """The entry of `name`, an MXID or a localpart. Raises AimError, with the names that are near."""
+        """The entry of `name`, an MXID or a localpart. Raises NotQueuedError, with the names that are near;
+        AimError for a name of another homeserver."""
         wanted = self._localpart(name)
         for entry in queue.values():
             if entry.localpart == wanted:
@@ -56,10 +72,7 @@ class Decision:
         names = sorted(entry.localpart for entry in queue.values())
         near = get_close_matches(wanted, names, n=_NAMED, cutoff=0.6)
         shown = " or ".join(f"@{localpart}:{self.server_name}" for localpart in near)
-        raise AimError(
-            f"{name} is not on the queue: only who left the directory and was locked waits there",
-            f"did you mean {shown}?" if shown else _SEE,
-        )
+        raise NotQueuedError(name, wanted, f"did you mean {shown}?" if shown else _SEE)
 
     def _localpart(self, name: str) -> str:
         if not name.startswith("@"):
@@ -74,7 +87,27 @@ class Decision:
 
 def erase_identity(mxid: str) -> str:
     """Identity of the action that erases this account: see planner.actions.identity_of."""
-    return f"erase_account {mxid.replace('%', '%25').replace(' ', '%20')}"
+    return _identity("erase_account", mxid)
+
+
+def _identity(type_: str, mxid: str) -> str:
+    return f"{type_} {mxid.replace('%', '%25').replace(' ', '%20')}"
+
+
+def not_queued(error: NotQueuedError, recorded: Recorded, server_name: str) -> AimError:
+    """The error for somebody who is not on the queue, with the reason where what is recorded tells it."""
+    mxid = f"@{error.localpart}:{server_name}"
+    if _identity("lock_account", mxid) in recorded.held:
+        return AimError(
+            f"{mxid} is not on the queue: they left the directory, and a guard holds the lock",
+            "look at `aim plan`; if it is right, approve it with `aim approve DIGEST`",
+        )
+    if any(s.localpart == error.localpart and s.gone_since is None for s in recorded.seen.values()):
+        return AimError(
+            f"{mxid} is not on the queue: they were in the directory when a cycle last looked",
+            "only who left it waits there; take them out of the directory, or disable them, first",
+        )
+    return error
 
 
 def merged(before: Queued | None, new: Queued) -> Queued:
@@ -117,7 +150,7 @@ def restore(queue: Mapping[str, Queued], name: str, decision: Decision) -> Queue
     entry = decision.find(queue, name)
     mxid = decision.mxid(entry)
     if entry.restored_by is not None:
-        raise AimError(f"{mxid} was restored by {entry.restored_by} already", _SEE)
+        raise AimError(f"{mxid} was restored by {entry.restored_by} already", _take_back(mxid))
     kept = replace(entry, restored_by=decision.by, held_by=None, erase_by=None, found_due_at=None)
     if entry.ours:
         message = f"{mxid} is unlocked in the next cycle, and neither locked nor erased while they are away"
@@ -130,7 +163,13 @@ def restore(queue: Mapping[str, Queued], name: str, decision: Decision) -> Queue
         message += (
             f"; their time was over on {_moment(entry.due_at)}, so look whether the account is still there"
         )
-    return QueueChange(entries=(kept,), messages=(message,), revoked=frozenset({erase_identity(mxid)}))
+    return QueueChange(
+        entries=(kept,), messages=(message,), revoked=frozenset({erase_identity(mxid)}), acts=True
+    )
+
+
+def _take_back(mxid: str) -> str:
+    return f"`aim queue release {mxid}` takes that back: locked, with a whole period from then on"
 
 
 def erase(queue: Mapping[str, Queued], name: str, decision: Decision, *, sure: bool) -> QueueChange:
@@ -159,6 +198,7 @@ def erase(queue: Mapping[str, Queued], name: str, decision: Decision, *, sure: b
         entries=(asked,),
         messages=(f"{mxid} is erased in the next cycle",),
         approvals=(Approval(erase_identity(mxid), decision.by, decision.now + APPROVED_FOR),),
+        acts=True,
     )
 
 
@@ -172,19 +212,22 @@ def hold(queue: Mapping[str, Queued], name: str, decision: Decision) -> QueueCha
     if entry.restored_by is not None:
         raise AimError(
             f"{mxid} was restored by {entry.restored_by}: there is no erasure to hold back",
-            f"to have them erased after all: `aim queue erase {mxid} --yes`",
+            f"{_take_back(mxid)}; `aim queue erase {mxid} --yes` has them erased after all",
         )
     held = replace(entry, held_by=decision.by, erase_by=None, found_due_at=None)
     message = f"{mxid} stays locked, and is not erased before `aim queue release {mxid}`"
     return QueueChange(entries=(held,), messages=(message,), revoked=frozenset({erase_identity(mxid)}))
 
 
-def release(queue: Mapping[str, Queued], name: str, decision: Decision) -> QueueChange:
-    """Lets go of somebody who was held. Raises AimError if nobody holds them."""
+def release(queue: Mapping[str, Queued], name: str, decision: Decision, period: timedelta) -> QueueChange:
+    """Lets go of somebody who was held: their time counts again. Of somebody who was restored: they are
+    locked, and wait for the whole `period`. Raises AimError if neither was said of them."""
     entry = decision.find(queue, name)
     mxid = decision.mxid(entry)
+    if entry.restored_by is not None:
+        return _waits_again(entry, decision, period)
     if entry.held_by is None:
-        raise AimError(f"{mxid} is held by nobody", _SEE)
+        raise AimError(f"{mxid} is held by nobody, nor restored", _SEE)
     when = (
         f"their time was over on {_moment(entry.due_at)}: they are erased in the next cycle"
         if _is_due(entry, decision.now)
@@ -193,20 +236,47 @@ def release(queue: Mapping[str, Queued], name: str, decision: Decision) -> Queue
     return QueueChange(entries=(replace(entry, held_by=None),), messages=(f"{mxid} is held no more; {when}",))
 
 
+def _waits_again(entry: Queued, decision: Decision, period: timedelta) -> QueueChange:
+    due_at = after(decision.now, period)
+    again = replace(entry, restored_by=None, due_at=due_at, found_due_at=None)
+    how = "locked in the next cycle" if entry.ours else "still locked by whoever locked it before aim came"
+    message = (
+        f"{decision.mxid(entry)} is restored no more: {how}, and erased after {_moment(due_at)} unless they "
+        "are back in the directory"
+    )
+    return QueueChange(entries=(again,), messages=(message,), acts=True)
+
+
 def reschedule(
-    queue: Mapping[str, Queued], name: str | None, decision: Decision, period: timedelta
+    queue: Mapping[str, Queued], name: str | None, decision: Decision, period: timedelta, *, sure: bool
 ) -> QueueChange:
-    """Their time, or everybody's for None, is the configured `period` from when they were queued. Raises
-    AimError for one person who is restored."""
+    """Their time, or everybody's for None, is the configured `period` from when they were queued.
+
+    Raises AimError for one person who is restored, and, unless the person is `sure`, where that makes anybody
+    due within a day.
+    """
     if name is not None:
         chosen = [decision.find(queue, name)]
         if chosen[0].restored_by is not None:
+            mxid = decision.mxid(chosen[0])
             raise AimError(
-                f"{decision.mxid(chosen[0])} was restored by {chosen[0].restored_by}: nothing falls due", _SEE
+                f"{mxid} was restored by {chosen[0].restored_by}: nothing falls due", _take_back(mxid)
             )
     else:
         chosen = [entry for entry in in_order(queue.values()) if entry.restored_by is None]
     moved = [(entry, _moved(entry, period)) for entry in chosen]
+    soon = [
+        decision.mxid(after)
+        for before, after in moved
+        if after.due_at < before.due_at and after.due_at - decision.now <= _SOON
+    ]
+    if soon and not sure:
+        more = f" and {len(soon) - _NAMED} more" if len(soon) > _NAMED else ""
+        raise AimError(
+            f"{len(soon)} of those who wait would be due within a day, and an erasure can't be undone: "
+            f"{', '.join(soon[:_NAMED])}{more}",
+            "add --yes if that is meant; `aim queue hold` keeps somebody whatever the day says",
+        )
     return QueueChange(
         entries=tuple(after for before, after in moved if after != before),
         messages=tuple(_told(before, after, decision) for before, after in moved),

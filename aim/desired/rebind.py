@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aim.desired.identity import Conflict, conflicts, has_other_ids
+from aim.desired.identity import Conflict, conflicts, has_other_ids, known_before
 from aim.directory.model import Directory
 from aim.errors import AimError
 from aim.world.recorded import Recorded, Seen
@@ -73,9 +73,9 @@ class SourceRebinding:
     forget: Sequence[str]
     """The old ids of the same people, sorted."""
     missing: Sequence[str]
-    """Localparts, sorted, of users last seen present whom the new source does not have: they leave."""
+    """Localparts, sorted, of those present before whom the new source does not have: they leave."""
     known: int
-    """How many users were last seen present."""
+    """How many users were present when the ids changed (identity.known_before)."""
     message: str
 
     @property
@@ -85,19 +85,19 @@ class SourceRebinding:
 
 
 def rebind_all(directory: Directory, recorded: Recorded, server_name: str) -> SourceRebinding:
-    """Takes every user last seen present for the user of the same localpart in the directory.
+    """Takes every user present until the ids changed for the user of the same localpart in the directory.
 
     Who had left before is not rebound: a new user of that name may be anybody. Raises AimError unless most
     ids are new.
     """
-    if not has_other_ids(directory, recorded):
+    present = known_before(recorded, conflicts(directory.users, recorded.seen))
+    if not has_other_ids(directory, present):
         raise AimError(
             "most users have the ids under which they are known: there is nothing to rebind all at once",
             "see the problems of `aim plan`: each names the command that settles it",
         )
     users = {user.localpart: user for user in directory.users}
     ids = {user.id for user in directory.users}
-    present = [known for known in recorded.seen.values() if known.gone_since is None]
     same = [
         (known, user) for known in present if (user := users.get(known.localpart)) and user.id != known.id
     ]

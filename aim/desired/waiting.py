@@ -116,7 +116,9 @@ def _row(found: Waiting, entry: Queued) -> tuple[str, ...]:
         "erase": f"erase asked by {by}",
     }
     who = f"@{entry.localpart}:{found.server_name}"
-    return who, _moment(entry.queued_at), _moment(entry.due_at), words[state], entry.reason
+    # Nothing falls due as long as that was not taken back.
+    due = "-" if state in {"held", "restored"} else _moment(entry.due_at)
+    return who, _moment(entry.queued_at), due, words[state], entry.reason
 
 
 def _printable(line: str) -> str:

@@ -33,13 +33,28 @@ def account_changes(world: World) -> AccountChanges:
     if observed is None:
         return AccountChanges()
     if observed.refused:
-        return AccountChanges((), (Problem(Severity.ERROR, "accounts", observed.refused),))
+        refused = Problem(Severity.ERROR, "accounts", observed.refused)
+        return AccountChanges((), (refused, *_not_locked(world)))
     set_, problems = attributes(world, rules, observed)
     queue = Leavers(world, rules, observed)
     actions: list[AnyAccountAction] = [*set_, *queue.returning()]
     if rules.deprovisions:
         actions.extend(queue.leaving())
     return AccountChanges(tuple(actions), (*problems, *queue.problems()))
+
+
+def _not_locked(world: World) -> Iterator[Problem]:
+    """Who left since accounts can't be managed. Nobody unless deprovisioning is on."""
+    waiting = world.roster.people(queued.localpart for queued in world.recorded.queue.values())
+    left = world.desired.leaving.stays - waiting
+    if left:
+        names = [f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(left)]
+        yield Problem(
+            Severity.WARNING,
+            SUBJECT,
+            f"{len(names)} of those known left the directory, and those of them who have an account are not "
+            f"locked, nor removed from rooms, as accounts can't be managed: {listed(names)}",
+        )
 
 
 def _left_alone(world: World) -> Iterator[Problem]:

@@ -72,6 +72,8 @@ class PersonAnswer:
     """Their entry of the deprovisioning queue."""
     would_be_locked: bool
     """They left, and only the configuration keeps their account from being locked."""
+    erases: bool
+    """Whether the configuration lets anybody be erased."""
     next: tuple[AnyAction, ...]
     """What the plan has for the account."""
     entitled: int
@@ -206,6 +208,7 @@ def _person(world: World, plan: Plan, person: Person) -> PersonAnswer:
         locked=_is_locked(world, person),
         queued=_queued(world, person),
         would_be_locked=local and _would_be_locked(world, person),
+        erases=world.desired.accounts is not None and world.desired.accounts.deprovisions,
         next=tuple(a for a in plan.actions if isinstance(a, AccountAction) and a.person == person.mxid),
         entitled=len(entitled),
         inside=len(entitled & present),

@@ -137,7 +137,8 @@ def _deed(action: AnyAction) -> str:
 
 
 def _person(person: PersonAnswer) -> Iterator[str]:
-    yield f"{person.mxid} {_sums_up(person)}"
+    locked = "; the account is locked" if person.locked else ""
+    yield f"{person.mxid} {_sums_up(person)}{locked}"
     for user in person.users:
         yield _labelled("user", f"{user.id}, {'active' if user.active else 'disabled'} in the directory")
     for seen in person.seen:
@@ -145,10 +146,10 @@ def _person(person: PersonAnswer) -> Iterator[str]:
         yield _labelled("seen", f"{seen.id}, since {moment(seen.first_seen)}{gone}")
     if not person.users and person.kind is PersonKind.LOCAL:
         yield _labelled("user", "none in the directory")
-    if person.has_account is not None:
+    if person.has_account is not None or person.locked is not None:
         yield _labelled("account", _account(person))
     if person.queued is not None:
-        yield from (_labelled("queue", text) for text in _in_queue(person.queued))
+        yield from (_labelled("queue", text) for text in _in_queue(person.queued, erases=person.erases))
     if person.would_be_locked:
         text = "left the directory: would be locked with user_provisioner.deprovisioning.enabled"
         yield _labelled("leaving", text)
@@ -164,16 +165,21 @@ def _account(person: PersonAnswer) -> str:
     return "yes, locked" if person.locked else "yes"
 
 
-def _in_queue(queued: Queued) -> Iterator[str]:
-    due = f"erased from {moment(queued.due_at)} on, if the directory, read after that, says so"
-    yield f"since {moment(queued.queued_at)}, {queued.reason}; {due}"
+def _in_queue(queued: Queued, *, erases: bool) -> Iterator[str]:
+    since = f"since {moment(queued.queued_at)}, {queued.reason}"
+    if queued.restored_by is not None or queued.held_by is not None:
+        yield since
+    elif not erases:
+        yield f"{since}; nobody is erased without user_provisioner.deprovisioning.enabled"
+    else:
+        yield f"{since}; erased from {moment(queued.due_at)} on, if the directory, read after that, says so"
     if not queued.ours:
         yield "locked by somebody else before: never unlocked by us"
     if queued.restored_by is not None:
         yield f"restored by {queued.restored_by}: neither locked nor erased"
     if queued.held_by is not None:
         yield f"held by {queued.held_by}: not erased before they let go"
-    if queued.erase_by is not None:
+    if queued.erase_by is not None and erases:
         yield f"to be erased at once, as {queued.erase_by} said"
     if queued.found_due_at is not None:
         yield f"found due at {moment(queued.found_due_at)} by a clock in doubt: to be read a second time"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
@@ -64,6 +64,9 @@ class Trip:
     count: int
     """Distinct people, rooms or spaces, pending and done in the last hour."""
     limit: int
+    earlier: int = field(default=0, compare=False)
+    """How many of `count` are only of those done in the last hour. What goes from pending to done makes no
+    other trip."""
 
     @property
     def message(self) -> str:
@@ -79,7 +82,8 @@ class Trip:
             return f"{self.count} {words} held since an earlier cycle: only approval releases them"
         where = "in the organisation" if self.scope == ORGANISATION else f"in space {self.scope}"
         counted = _COUNTED.get(Kind(self.kind), "people")
-        return f"{words} {where}: {self.count} {counted} within an hour, the limit is {self.limit}"
+        parts = f" ({self.count - self.earlier} now, {self.earlier} before)" if self.earlier else ""
+        return f"{words} {where}: {self.count} {counted} within an hour{parts}, the limit is {self.limit}"
 
     @property
     def _which_kicks(self) -> str:
@@ -200,6 +204,7 @@ def _trips(world: World, kind: Kind, pending: list[AnyAction]) -> Iterator[Trip]
     for action in pending:
         for space in counted_in(action):
             concerned[space].add(counted_as(action, world.observed.server_name))
+    now = {space: set(counted) for space, counted in concerned.items()}
     for done in world.recorded.done:
         if done.kind == kind and world.now - done.at < WINDOW:
             concerned[done.space].add(done.person)
@@ -210,11 +215,12 @@ def _trips(world: World, kind: Kind, pending: list[AnyAction]) -> Iterator[Trip]
             continue
         limit = limits.per_space.of(_size(world, kind, space, gone[space]))
         if len(counted) > limit:
-            yield Trip(kind, space, len(counted), limit)
+            yield Trip(kind, space, len(counted), limit, len(counted - now.get(space, set())))
     everything = set().union(*concerned.values())
     limit = limits.organisation.of(_size(world, kind, None, set().union(*gone.values())))
     if len(everything) > limit:
-        yield Trip(kind, ORGANISATION, len(everything), limit)
+        earlier = everything.difference(*now.values())
+        yield Trip(kind, ORGANISATION, len(everything), limit, len(earlier))
 
 
 def _size(world: World, kind: Kind, space: str | None, gone: set[str]) -> int:

@@ -8,6 +8,7 @@ shown by their keys, mirrored spaces by their names.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -50,6 +51,7 @@ FOLD_FROM = 40
 NAMES = 3
 """So many are named on a folded line."""
 _STYLES = {"+": "green", "~": "yellow", "-": "red", "!": "bold magenta"}
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _SEVERITIES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 
 
@@ -198,7 +200,7 @@ def _folding(action: AnyAction) -> str:
     if not isinstance(action, PersonAction):
         return action.identity
     level = f"{action.was} {action.level} " if isinstance(action, SetPowerLevel) else ""
-    return f"{level}{action.details.get('acting_as') is None} {action.reason}"
+    return f"{level}{action.details.get('acting_as') is None} {action.reason}{_until(action)}"
 
 
 def _themselves(action: Kick | SetPowerLevel) -> str:
@@ -210,7 +212,23 @@ def _line(action: AnyAction, what: str) -> Text:
     line = Text().append(f"{sign} {what}", style=_STYLES[sign])
     if action.held:
         line.append(" (held)", style=_STYLES[sign])
-    return line.append(f" — {action.reason}", style="dim")
+    return line.append(f" — {action.reason}{_until(action)}", style="dim")
+
+
+def _until(action: AnyAction) -> str:
+    """Of a lock: what comes after it."""
+    # Who is on the queue already keeps the time that they have there.
+    if not isinstance(action, LockAccount) or not action.queues:
+        return ""
+    return f"; erased after {_time(action.period)}" if action.period else "; erased by the next cycle"
+
+
+def _time(period: timedelta) -> str:
+    """In the largest unit that leaves no rest."""
+    seconds = int(period.total_seconds())
+    size, unit = next((size, unit) for size, unit in _UNITS if seconds % size == 0)
+    number = seconds // size
+    return f"{number} {unit}" + ("" if number == 1 else "s")
 
 
 def _sign(action: AnyAction) -> str:

@@ -71,7 +71,8 @@ class LetterStore(Protocol):
     """The mail queue. All raise StoreError."""
 
     async def post(self, letters: Sequence[Letter], now: datetime) -> None:
-        """Queues these, but for those whose key was queued before."""
+        """Queues these, but for those whose key was queued before. Of mails to administrators (`held`) only
+        the last waits: it has what is held now."""
         ...
 
     async def take(self, now: datetime) -> QueuedLetter | None:

@@ -6,7 +6,7 @@ daemon reads at the beginning of its next cycle. The recorder approves through t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -14,6 +14,7 @@ import asyncpg
 
 from aim.desired.queueing import QueueChange
 from aim.errors import StoreError
+from aim.ports import Outcome, OutcomeStatus
 from aim.store import schema
 from aim.store.connection import BATCH, Session, connected
 from aim.store.queries import QUERIES
@@ -93,6 +94,11 @@ async def insert_approvals(
         digest,
     )
     await connection.execute(QUERIES["count_decision"])
+
+
+def carried_out(outcomes: Iterable[Outcome]) -> list[str]:
+    """Identities of the actions that were done."""
+    return [outcome.action.identity for outcome in outcomes if outcome.status is OutcomeStatus.DONE]
 
 
 async def replace_seen(connection: asyncpg.Connection, seen: Sequence[Seen], forget: Collection[str]) -> None:

@@ -48,6 +48,11 @@ class PostgresLetters:
                     for letter in letters
                 ],
             )
+            for letter in letters:
+                if letter.event is MailEvent.HELD:
+                    # What is held now is in this one.
+                    hashed = keyed_hash(key, f"letter {letter.key}")
+                    await connection.execute(QUERIES["drop_superseded_held"], hashed)
 
     async def take(self, now: datetime) -> QueuedLetter | None:
         """Its `attempts` are those before this one."""

@@ -18,7 +18,7 @@ from aim.ports import Outcome, OutcomeStatus
 from aim.store import schema
 from aim.store.accounts import PostgresAccounts
 from aim.store.connection import BATCH, Session, connected
-from aim.store.decisions import insert_approvals, replace_seen
+from aim.store.decisions import carried_out, insert_approvals, replace_seen
 from aim.store.forgetting import forget
 from aim.store.letters import PostgresLetters
 from aim.store.lock import holder_name, writers_lock
@@ -198,8 +198,12 @@ class RecorderStore(RecordedStore):
     async def _insert_outcomes(
         self, connection: asyncpg.Connection, cycle: int, outcomes: Mapping[int, Outcome], now: datetime
     ) -> None:
+        """What was carried out has used its approval up: the next time it takes another one."""
         # Of whom this very cycle erased, nothing but a pseudonym is written down.
         public = self._forgotten.in_text
+        done = [public(identity) for identity in carried_out(outcomes.values())]
+        if done:
+            await connection.execute(QUERIES["revoke_approvals"], done, now)
         positions = list(outcomes)
         for start in range(0, len(positions), BATCH):
             chosen = positions[start : start + BATCH]

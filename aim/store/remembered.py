@@ -7,7 +7,7 @@ loaded again; so it is after a failure that leaves open whether something was wr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -15,6 +15,7 @@ from datetime import datetime
 from aim.desired.queueing import merged
 from aim.directory.roster import NOBODY, People, Roster
 from aim.ports import Outcome, Recorder
+from aim.store.decisions import carried_out
 from aim.store.recorded import GUARD_WINDOW
 from aim.world.recorded import Approval, Done, Queued, Recorded, RecordedRoom, Seen
 
@@ -50,10 +51,12 @@ class RememberingRecorder:
             return await self._recorder.begin_cycle(plan_json, digest, now)
 
     async def record_outcomes(self, cycle: int, outcomes: Mapping[int, Outcome], now: datetime) -> None:
-        await self._recorder.record_outcomes(cycle, outcomes, now)
+        async with self._remembering(lambda known: _used_up(known, outcomes.values())):
+            await self._recorder.record_outcomes(cycle, outcomes, now)
 
     async def end_cycle(self, cycle: int, outcomes: Sequence[Outcome], now: datetime) -> None:
-        await self._recorder.end_cycle(cycle, outcomes, now)
+        async with self._remembering(lambda known: _used_up(known, outcomes)):
+            await self._recorder.end_cycle(cycle, outcomes, now)
 
     async def intend_room(self, key: str, now: datetime) -> None:
         await self._recorder.intend_room(key, now)
@@ -221,6 +224,15 @@ def _more(known: Mapping[str, People], new: Mapping[str, People]) -> dict[str, P
 
 def _less(known: Mapping[str, People], old: Mapping[str, People]) -> dict[str, People]:
     return {key: left for key, people in known.items() if (left := people - old.get(key, NOBODY))}
+
+
+def _used_up(known: Recorded, outcomes: Iterable[Outcome]) -> Recorded:
+    """Without the approvals of what was carried out."""
+    if not known.approvals:
+        return known
+    done = set(carried_out(outcomes))
+    left = {identity: given for identity, given in known.approvals.items() if identity not in done}
+    return replace(known, approvals=left) if len(left) < len(known.approvals) else known
 
 
 def _without_the_old(known: Recorded, now: datetime) -> Recorded:

@@ -62,7 +62,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A person let this one held action go, until `until`."""
+    """A person let this one held action go, until `until`, and once: what was carried out has used it up."""
 
     identity: str
     approved_by: str

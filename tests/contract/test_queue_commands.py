@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from aim.directory.roster import Roster
+from aim.ports import StoredAccount
 from aim.store import RecorderStore
 from aim.store.recorded import open_recorded
 from aim.store.recorder import open_recorder
+from aim.world.accounts import Account
 from aim.world.recorded import Queued, Recorded, Seen
 
 DAY = timedelta(days=1)
@@ -164,6 +166,58 @@ async def test_a_person_is_held_released_erased_and_restored(aim: Aim, recorder:
     assert (recorded.queue["id-evan"].restored_by, recorded.approvals) == ("eva", {})
     assert recorded.queue["id-zoe"] == entry("zoe", due_at=NOW + 3 * DAY)
     assert await recorder.decisions() == 4
+
+
+async def test_a_restored_person_is_released_to_wait_again(aim: Aim) -> None:
+    await aim("queue", "restore", EVAN)
+    listed = (await aim("queue", "list")).out
+    assert re.search(r"@evan:example.com  \S+ \S+ UTC  - +restored by eva", listed)
+    assert "aim queue release @evan:example.com" in errors(await aim("queue", "restore", EVAN))[1]
+
+    released = await aim("queue", "release", EVAN)
+
+    assert (released.code, released.err) == (0, "")
+    assert re.search(r"locked in the next cycle.*\n.*aim apply", released.out)
+    found = await aim.entry()
+    assert found.restored_by is None
+    assert found.due_at >= NOW + 12 * DAY
+
+
+async def test_nobody_is_due_within_a_day_by_reschedule_alone(aim: Aim) -> None:
+    aim.configure(userProvisioner={"deprovisioning": {"enabled": True, "soft_delete_period": "1d"}})
+    cause, remedy = errors(await aim("queue", "reschedule", "--all"))
+    assert cause.startswith("error: 2 of those who wait would be due within a day")
+    assert "--yes" in remedy
+    assert await aim.entry() == entry("evan")
+    assert (await aim("queue", "reschedule", "--all", "--yes")).code == 0
+    assert (await aim.entry()).due_at == NOW - 9 * DAY
+
+
+async def test_why_somebody_is_not_on_the_queue(aim: Aim, recorder: RecorderStore) -> None:
+    await recorder.record_seen([Seen("id-ann", "ann", False, NOW, None)], (), "ldif")
+    await recorder.record_held(["lock_account @bob:example.com"])
+    active, held = await asyncio.gather(
+        aim("queue", "erase", "ann", "--yes"), aim("queue", "restore", "@bob:example.com")
+    )
+    assert "they were in the directory when a cycle last looked" in errors(active)[0]
+    assert "a guard holds the lock" in errors(held)[0]
+
+
+async def test_the_mail_for_somebody_who_left_is_of_their_account(
+    aim: Aim, recorder: RecorderStore, tmp_path: Path
+) -> None:
+    aim.configure(mailer={"from": "it@example.com", "transport": {"host": "smtp.example.com"}})
+    account = Account("evan", "Evan Berg", ("evan.berg@example.com",), locked=True)
+    await recorder.accounts.record([StoredAccount(account)])
+
+    said = await aim("mail", "preview", "deactivated", "evan", "--out", str(tmp_path))
+
+    assert (said.code, said.err) == (0, "")
+    assert "evan.berg@example.com" in (tmp_path / "deactivated.eml").read_text()
+    text = (tmp_path / "deactivated.txt").read_text()
+    assert "Evan Berg" in text
+    assert f"{NOW + 20 * DAY:%Y-%m-%d}" in text
+    assert "nor an account" in errors(await aim("mail", "preview", "deactivated", "nobody"))[0]
 
 
 async def test_only_when_told_so_does_the_time_shrink(aim: Aim) -> None:

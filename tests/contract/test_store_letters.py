@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -63,6 +64,26 @@ async def test_a_letter_is_taken_once_as_it_was_posted(letters: PostgresLetters)
     taken = await take(letters)
     assert (taken.letter, taken.attempts) == (letter(), 0)
     assert await letters.take(NOW) is None
+
+
+async def test_of_what_is_held_only_the_last_mail_waits(letters: PostgresLetters, dsn: str) -> None:
+    def held(key: str) -> Letter:
+        return replace(letter(key), event=MailEvent.HELD, localpart=None)
+
+    await letters.post([held("zero")], NOW)
+    under_way = await take(letters)
+    await letters.post([letter(), held("one")], NOW)
+    await letters.post([held("two")], NOW + MINUTE)
+    await letters.post([held("two")], NOW + MINUTE)
+    assert [row.letter.key for row in await letters.interrupted()] == ["zero"]
+    later = NOW + MINUTE
+    assert [(await take(letters, later)).letter.key for _ in range(2)] == ["registered annabel", "two"]
+    assert await letters.take(later) is None
+    # Dropped without a trace: it is posted again if that is held once more.
+    await letters.sent(under_way.id, later)
+    await letters.post([held("one"), held("zero")], later)
+    assert (await take(letters, later)).letter.key == "one"
+    assert await letters.take(later) is None
 
 
 async def test_the_oldest_goes_first_and_none_before_its_time(letters: PostgresLetters) -> None:

@@ -112,7 +112,7 @@ async def test_what_was_taken_back_stays_taken_back(
     restored = entry("cid", restored_by="eva")
     await recorder.enqueue([held, asked, restored])
     # The writer has looked; then people change their minds; then it writes what it knew.
-    await decisions.change_queue(lambda known: queueing.release(known, "ann", EVA), NOW)
+    await decisions.change_queue(lambda known: queueing.release(known, "ann", EVA, 30 * DAY), NOW)
     await decisions.change_queue(lambda known: queueing.hold(known, "bob", EVA), NOW)
     await decisions.change_queue(lambda known: queueing.erase(known, "cid", EVA, sure=True), NOW)
     await recorder.enqueue([replace(one, found_due_at=NOW) for one in (held, asked, restored)])
@@ -170,7 +170,9 @@ async def test_an_erasure_that_is_asked_for_while_they_are_locked_is_not_lost(
 
 async def test_a_shorter_time_survives_the_writer(recorder: RecorderStore, decisions: DecisionStore) -> None:
     await recorder.enqueue([ANN])
-    await decisions.change_queue(lambda known: queueing.reschedule(known, "ann", EVA, 12 * DAY), NOW)
+    await decisions.change_queue(
+        lambda known: queueing.reschedule(known, "ann", EVA, 12 * DAY, sure=False), NOW
+    )
     await recorder.enqueue([replace(ANN, found_due_at=NOW)])
     assert (await queue(recorder))["id-ann"].due_at == NOW + 2 * DAY
 
@@ -180,10 +182,10 @@ async def test_a_decision_is_counted(recorder: RecorderStore, decisions: Decisio
     for number, decide in enumerate(
         (
             partial(queueing.hold, name="ann", decision=EVA),
-            partial(queueing.release, name="ann", decision=EVA),
+            partial(queueing.release, name="ann", decision=EVA, period=DAY),
             partial(queueing.erase, name="ann", decision=EVA, sure=True),
             partial(queueing.restore, name="ann", decision=EVA),
-            partial(queueing.reschedule, name=None, decision=EVA, period=DAY),
+            partial(queueing.reschedule, name=None, decision=EVA, period=DAY, sure=True),
         ),
         start=1,
     ):

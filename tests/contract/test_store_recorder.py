@@ -226,6 +226,26 @@ async def test_approvals_hold_until_they_expire(recorder: RecorderStore) -> None
     assert (await load(recorder, NOW + 20 * MINUTE)).approvals == {}
 
 
+async def test_what_was_carried_out_has_used_its_approval_up(
+    recorder: RecorderStore, connection: asyncpg.Connection
+) -> None:
+    kicks = {name: kick(f"@{name}:example.com") for name in ("ann", "bob", "cid", "dan")}
+    given = [Approval(action.identity, "root", NOW + 20 * MINUTE) for action in kicks.values()]
+    await recorder.approve(given, "sha256:1", NOW)
+    cycle = await recorder.begin_cycle("{}", "sha256:1", NOW)
+    await recorder.record_outcomes(cycle, {0: Outcome(kicks["ann"], OutcomeStatus.DONE)}, NOW + MINUTE)
+    ended = [
+        Outcome(kicks["bob"], OutcomeStatus.DONE),
+        Outcome(kicks["cid"], OutcomeStatus.FAILED, "M_FORBIDDEN"),
+        Outcome(kicks["dan"], OutcomeStatus.SKIPPED),
+    ]
+    await recorder.end_cycle(await recorder.begin_cycle("{}", "sha256:2", NOW), ended, NOW + MINUTE)
+    left = {kicks["cid"].identity, kicks["dan"].identity}
+    assert set((await load(recorder, NOW + MINUTE)).approvals) == left
+    # They stay for the audit, as expired.
+    assert await connection.fetchval("select count(*) from aim.approvals") == 4
+
+
 async def test_who_approved_what_stays_for_the_audit(
     recorder: RecorderStore, connection: asyncpg.Connection
 ) -> None:

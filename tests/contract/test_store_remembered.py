@@ -12,7 +12,8 @@ import pytest
 
 from aim.directory.roster import Roster
 from aim.errors import StoreError
-from aim.ports import RecordedReader
+from aim.planner.actions import Kick
+from aim.ports import Outcome, OutcomeStatus, RecordedReader
 from aim.store.decisions import open_decision_store
 from aim.store.recorded import open_recorded
 from aim.store.recorder import RecorderStore, open_recorder
@@ -39,6 +40,9 @@ def queued(name: str, at: datetime, found_due_at: datetime | None = None) -> Que
     )
 
 
+KICK = Kick(room="lab", space="lab", room_id="!lab", person="@cid:x", reason="gone")
+UNTOUCHED = [Outcome(KICK, OutcomeStatus.HELD)] * 2
+
 STEPS: list[Step] = [
     lambda made, now: made.record_recovery(now),
     lambda made, now: made.begin_cycle("{}", "sha256:1", now),
@@ -60,6 +64,11 @@ STEPS: list[Step] = [
     lambda made, now: made.record_done(Done("kick lab @ann:x", "kicks", "lab", "ann", now)),
     lambda made, now: made.record_held(["kick lab @bob:x"]),
     lambda made, now: made.approve([Approval("kick lab @bob:x", "eva", now + HOUR)], "sha256:1", now),
+    lambda made, now: made.approve([Approval(KICK.identity, "eva", now + 48 * HOUR)], "sha256:1", now),
+    lambda made, now: made.record_outcomes(1, {0: Outcome(KICK, OutcomeStatus.FAILED, "no")}, now),
+    lambda made, now: made.record_outcomes(1, {1: Outcome(KICK, OutcomeStatus.DONE)}, now),
+    lambda made, now: made.approve([Approval(KICK.identity, "eva", now + 48 * HOUR)], "sha256:2", now),
+    lambda made, now: made.end_cycle(1, [*UNTOUCHED, Outcome(KICK, OutcomeStatus.DONE)], now),
     lambda made, now: made.record_held([]),
     lambda made, now: made.record_recovery(None),
     lambda made, now: made.record_clock(now),

@@ -7,7 +7,7 @@ call fail, or kill the process before or after one takes effect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from aim.desired.queueing import merged
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.errors import HomeserverUnavailable
-from aim.ports import NewRoom, Outcome
+from aim.ports import NewRoom, Outcome, OutcomeStatus
 from aim.world.recorded import Approval, Done, Queued, Recorded, RecordedRoom, Seen
 from aim.world.rooms import Observed
 from tests.unit.model import ModelHomeserver
@@ -268,6 +268,7 @@ class FakeRecorder:
 
     async def record_outcomes(self, cycle: int, outcomes: Mapping[int, Outcome], now: datetime) -> None:
         call = await self._line.take("record_outcomes", dict(outcomes))
+        self._use_up(outcomes.values())
         await self._line.give(call)
 
     async def end_cycle(self, cycle: int, outcomes: Sequence[Outcome], now: datetime) -> None:
@@ -275,7 +276,13 @@ class FakeRecorder:
         assert self.cycles[cycle][0] == "running"
         self.cycles[cycle] = ("done", self.cycles[cycle][1])
         self.outcomes = list(outcomes)
+        self._use_up(outcomes)
         await self._line.give(call)
+
+    def _use_up(self, outcomes: Iterable[Outcome]) -> None:
+        done = {outcome.action.identity for outcome in outcomes if outcome.status is OutcomeStatus.DONE}
+        left = {key: given for key, given in self.recorded.approvals.items() if key not in done}
+        self.recorded = replace(self.recorded, approvals=left)
 
     async def intend_room(self, key: str, now: datetime) -> None:
         call = await self._line.take("intend_room", key)

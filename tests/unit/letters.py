@@ -44,8 +44,15 @@ class Letters:
         self._written()
         known = {row.queued.letter.key for row in self.rows.values()}
         for letter in (letter for letter in letters if letter.key not in known):
-            number = len(self.rows) + 1
+            number = max(self.rows, default=0) + 1
             self.rows[number] = _Row(QueuedLetter(number, letter, 0), "waiting", now)
+            if letter.event is MailEvent.HELD:
+                self._supersede(number)
+
+    def _supersede(self, new: int) -> None:
+        for number, row in list(self.rows.items()):
+            if number < new and row.status == "waiting" and row.queued.letter.event is MailEvent.HELD:
+                del self.rows[number]
 
     async def take(self, now: datetime) -> QueuedLetter | None:
         due = [row for row in self.rows.values() if row.status == "waiting" and row.due_at <= now]

@@ -211,12 +211,21 @@ def test_switched_off_the_plan_tells_who_would_be_locked_and_the_rights_go() -> 
 def test_while_accounts_are_refused_who_would_be_locked_is_not_kicked_instead() -> None:
     made = scene().with_accounts(*STAFF, refused="the rights were taken away")
     assert identities(made.plan().actions) == []
+    [message] = messages(made, "deprovisioning")
+    assert message.startswith("1 of those known left the directory")
+    assert message.endswith(f"as accounts can't be managed: {mxid('evan')}")
     off = replace(made, config=config(OFF))
+    assert messages(off, "deprovisioning") == []
     assert "kick root @evan:example.com" in identities(off.plan().actions)
     # Nor is somebody kept who could never be locked.
     for change in ("weak id", "never seen before"):
         plan = NEVER[change](made).plan()
         assert "kick root @evan:example.com" in identities(plan.actions), change
+
+
+def test_while_accounts_are_refused_who_is_locked_already_is_not_counted() -> None:
+    made = waiting_scene(["anna", "bob"]).with_accounts(*STAFF, refused="the rights were taken away")
+    assert messages(made, "deprovisioning") == []
 
 
 def test_without_the_section_who_waits_stays_and_a_problem_says_that_nobody_unlocks_them() -> None:

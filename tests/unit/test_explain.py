@@ -470,6 +470,7 @@ def test_who_waits_in_the_queue() -> None:
     scene = replace(scene, recorded=replace(scene.recorded, queue={"id-bob": a_queued("bob")}))
     found = lines(scene)
     assert "account   yes, locked" in found
+    assert found.splitlines()[0].endswith("; the account is locked")
     assert (
         "queue     since 2029-12-22T12:00Z, no longer in the directory; erased from 2030-01-21T12:00Z on, "
         "if the directory, read after that, says so"
@@ -494,4 +495,22 @@ def test_who_waits_in_the_queue() -> None:
 def test_what_people_decided_about_the_queue(more: dict[str, Any], text: str) -> None:
     scene = offboarding()
     queue = {"id-bob": a_queued("bob", **more)}
-    assert text in lines(replace(scene, recorded=replace(scene.recorded, queue=queue)))
+    found = lines(replace(scene, recorded=replace(scene.recorded, queue=queue)))
+    assert text in found
+    assert ("erased from" in found) == ("held_by" not in more and "restored_by" not in more)
+
+
+def test_nobody_is_promised_an_erasure_while_that_is_off() -> None:
+    scene = offboarding(enabled=False).with_account("bob", locked=True)
+    queue = {"id-bob": a_queued("bob", erase_by="root")}
+    found = lines(replace(scene, recorded=replace(scene.recorded, queue=queue)))
+    assert "nobody is erased without user_provisioner.deprovisioning.enabled" in found
+    assert "erased from" not in found
+    assert "erased at once" not in found
+    assert "the account is locked" in found.splitlines()[0]
+
+
+def test_the_account_of_somebody_who_left_is_told_though_nobody_asked_for_it_in_rooms() -> None:
+    scene = offboarding().with_account("bob", locked=True)
+    scene = replace(scene, observed=replace(scene.observed, accounts=scene.roster.people(["ann", "cid"])))
+    assert "account   yes, locked" in lines(scene)

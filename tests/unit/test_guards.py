@@ -102,6 +102,22 @@ def test_the_trip_says_where_how_many_and_what_the_limit_is() -> None:
     assert plan.holding == frozenset(identities(plan.held))
 
 
+def test_the_trip_says_how_many_of_them_were_done_before() -> None:
+    scene = cycle(left(company(20), staff(2)))
+    plan = left(scene, staff(20)[:4]).plan()
+    assert [trip.message for trip in plan.trips if trip.kind == "kicks"] == [
+        "kicks in space all: 4 people within an hour (2 now, 2 before), the limit is 3",
+        "kicks in the organisation: 4 people within an hour (2 now, 2 before), the limit is 3",
+    ]
+
+
+def test_an_approval_is_used_up_by_what_it_let_go() -> None:
+    scene = left(company(20), staff(4))
+    scene = cycle(scene.approve(scene.plan()))
+    assert "p00" not in scene.members("all")
+    assert scene.recorded.approvals == {}
+
+
 def test_each_kind_has_its_own_limit() -> None:
     scene = left(plain(company(40), staff(4)), staff(40)[-4:])
     assert (holds(scene), len(scene.plan().due)) == ({"set_power_level"}, 4)

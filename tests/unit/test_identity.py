@@ -175,8 +175,10 @@ def test_somebody_who_comes_back_with_the_same_id_is_welcome() -> None:
     [
         ("ldap", ["1", "2", "x", "y"], False),
         ("ldap", ["1", "x", "y", "z"], True),
-        ("ldif", ["1", "x", "y", "z"], False),
-        (None, ["1", "x", "y", "z"], False),
+        # Of the same source: three new ids, and more than half of those known.
+        ("ldif", ["1", "x", "y", "z"], True),
+        ("ldif", ["1", "2", "y", "z"], False),
+        (None, ["1", "x", "y", "z"], True),
     ],
 )
 def test_a_switch_of_source_is_told_by_the_ids(source: str | None, ids: list[str], switched: bool) -> None:
@@ -185,7 +187,63 @@ def test_a_switch_of_source_is_told_by_the_ids(source: str | None, ids: list[str
     before = known(
         *(seen(str(number), name) for number, name in enumerate(names, 1)), seen("9", "old", gone=True)
     )
-    assert has_switched(directory, Recorded(source=source, seen=before)) is switched
+    found = conflicts(directory.users, before)
+    assert has_switched(directory, Recorded(source=source, seen=before), found) is switched
+
+
+def test_three_new_colleagues_of_old_names_are_no_other_source() -> None:
+    names = [f"p{number}" for number in range(7)]
+    before = known(*(seen(name, name) for name in names))
+    directory = a_directory([a_user(name, f"new-{name}" if name < "p3" else name) for name in names])
+    found = conflicts(directory.users, before)
+    assert len(found) == 3
+    assert not has_switched(directory, Recorded(source="ldif", seen=before), found)
+
+
+def test_people_who_swap_names_are_no_other_source() -> None:
+    directory = a_directory([a_user("bob", "1"), a_user("cid", "2"), a_user("ann", "3")])
+    before = known(seen("1", "ann"), seen("2", "bob"), seen("3", "cid"))
+    found = conflicts(directory.users, before)
+    assert not has_switched(directory, Recorded(source="ldif", seen=before), found)
+
+
+def with_new_ids(scene: Scene) -> Scene:
+    """The same people under other ids, from a source of the same type, and one who is new."""
+    return with_users(scene, *(a_user(name, f"new-{name}") for name in STAFF), "new")
+
+
+def test_new_ids_of_all_are_one_problem_until_all_are_rebound() -> None:
+    scene = with_new_ids(working())
+    for _ in range(3):
+        errors = [(p.subject, p.message) for p in scene.plan().problems if p.severity == Severity.ERROR]
+        assert [subject for subject, _ in errors] == ["source"]
+        assert errors[0][1].startswith("3 users are known from before")
+        assert "aim rebind --by-localpart" in errors[0][1]
+        assert [one for one in identities(scene.plan().actions) if "@new:" not in one] == []
+        scene = cycle(scene).later(hours=30)
+        assert {one.gone_since for one in scene.recorded.seen.values()} == {None}
+    found = rebind_all(scene.directory, scene.recorded, SERVER)
+    assert ([one.localpart for one in found.seen], found.missing) == (STAFF, ())
+    assert found.forget == ("id-ann", "id-bob", "id-cid")
+    scene = replace(scene, recorded=replace(scene.recorded, seen={one.id: one for one in found.seen}))
+    assert [p for p in scene.plan().problems if p.severity == Severity.ERROR] == []
+
+
+def test_who_was_taken_for_a_leaver_when_the_ids_changed_is_rebound_too() -> None:
+    """As a cycle without that problem recorded it: everybody gone at one moment."""
+    scene = with_new_ids(working())
+    gone = {id_: replace(one, gone_since=NOW) for id_, one in scene.recorded.seen.items()}
+    more = {
+        "9": Seen("9", "dan", False, NOW - timedelta(days=90), NOW),
+        "8": Seen("8", "new", False, NOW - timedelta(days=90), NOW - timedelta(days=9)),
+    }
+    scene = replace(scene, recorded=replace(scene.recorded, seen={**gone, **more}))
+    assert [p.subject for p in scene.plan().problems if p.severity == Severity.ERROR] == ["source"]
+    found = rebind_all(scene.directory, scene.recorded, SERVER)
+    # Whoever had left before stays a stranger; whoever left with the change is missing.
+    assert [one.localpart for one in found.seen] == STAFF
+    assert {one.gone_since for one in found.seen} == {None}
+    assert (found.missing, found.known) == (("dan",), 4)
 
 
 def test_all_are_rebound_by_localpart_but_for_those_who_had_left() -> None:

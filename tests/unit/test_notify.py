@@ -469,11 +469,18 @@ def test_a_preview_writes_the_mail_for_its_owner_alone(tmp_path: Path, event: Ma
     assert mail["To"] == (None if event is MailEvent.HELD else "mia@example.com")
 
 
+def test_a_preview_takes_a_localpart(tmp_path: Path) -> None:
+    assert isinstance(preview(tmp_path, "registered", "mia", "--out", str(tmp_path)), str)
+    assert "mia@example.com" in (tmp_path / "registered.eml").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "mailer", "said"),
     [
         (["registered", "@mia:example.com"], "", "no mailer is configured"),
         (["registered", "@bob:example.com"], MAILER, "@bob:example.com is nobody in the directory"),
+        (["registered", "@mia:example.org"], MAILER, "@mia:example.org is of another homeserver"),
+        (["deactivated", "bob"], MAILER, "bob is nobody in the directory, nor an account that is remembered"),
         (["gone", "@mia:example.com"], MAILER, "there is no mail for gone"),
         (["activated"], MAILER, "the mail for activated is about somebody"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from aim.desired import queueing
-from aim.desired.queueing import Decision, QueueChange, locked_anew, merged
+from aim.desired.queueing import Decision, NotQueuedError, QueueChange, locked_anew, merged, not_queued
 from aim.desired.waiting import NOT_CARRIED_OUT, Waiting, to_json, to_lines, waiting
 from aim.errors import AimError
-from aim.planner.actions import EraseAccount
-from aim.world.recorded import Approval, Queued
+from aim.planner.actions import EraseAccount, LockAccount
+from aim.world.recorded import Approval, Queued, Recorded, Seen
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -60,11 +61,17 @@ def hold(queue: dict[str, Queued]) -> QueueChange:
 
 
 def release(queue: dict[str, Queued]) -> QueueChange:
-    return queueing.release(queue, "evan", EVA)
+    return queueing.release(queue, "evan", EVA, 30 * DAY)
 
 
-def reschedule(queue: dict[str, Queued], name: str | None = "evan", days: int = 12) -> QueueChange:
-    return queueing.reschedule(queue, name, EVA, days * DAY)
+def reschedule(
+    queue: dict[str, Queued], name: str | None = "evan", days: int = 12, *, sure: bool = False
+) -> QueueChange:
+    return queueing.reschedule(queue, name, EVA, days * DAY, sure=sure)
+
+
+def soon(queue: dict[str, Queued]) -> QueueChange:
+    return reschedule(queue, days=11)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,19 @@ def reschedule(queue: dict[str, Queued], name: str | None = "evan", days: int = 
         (hold, entry(found_due_at=NOW), entry(held_by="eva"), "stays locked"),
         (release, HELD, EVAN, "erased after 2026-05-24 12:30 UTC"),
         (release, replace(OVERDUE, held_by="root"), OVERDUE, "erased in the next cycle"),
+        # The whole period from now on, whatever was left of it.
+        (
+            release,
+            RESTORED,
+            entry(due_at=NOW + 30 * DAY),
+            "locked in the next cycle, and erased after 2026-06-03",
+        ),
+        (
+            release,
+            replace(OVERDUE, ours=False, restored_by="root", found_due_at=NOW),
+            replace(OVERDUE, ours=False, due_at=NOW + 30 * DAY),
+            "still locked by whoever locked it before aim came",
+        ),
         (reschedule, EVAN, entry(due_at=NOW + 2 * DAY), "on 2026-05-24 12:30 UTC until now, on 2026-05-06"),
         (reschedule, OVERDUE, entry(due_at=NOW + 2 * DAY), "on 2026-05-06 12:30 UTC from now on"),
         (
@@ -104,7 +124,7 @@ def test_what_becomes_of_an_entry(change: Change, before: Queued, after: Queued,
 @pytest.mark.parametrize(
     ("change", "before", "cause", "remedy"),
     [
-        (restore, RESTORED, "restored by root already", "aim queue list"),
+        (restore, RESTORED, "restored by root already", "aim queue release @evan:example.com"),
         (erase, HELD, "held by root", "aim queue release @evan:example.com"),
         (unsure, HELD, "held by root", "aim queue release"),
         (erase, ASKED, "root has asked for the erasure", "aim apply"),
@@ -112,8 +132,11 @@ def test_what_becomes_of_an_entry(change: Change, before: Queued, after: Queued,
         (unsure, ASKED, "can't be undone", "--yes"),
         (hold, HELD, "held by root already", "aim queue list"),
         (hold, RESTORED, "no erasure to hold back", "aim queue erase @evan:example.com --yes"),
-        (release, EVAN, "held by nobody", "aim queue list"),
-        (reschedule, RESTORED, "restored by root", "aim queue list"),
+        (hold, RESTORED, "no erasure to hold back", "aim queue release @evan:example.com"),
+        (release, EVAN, "held by nobody, nor restored", "aim queue list"),
+        (reschedule, RESTORED, "restored by root", "aim queue release @evan:example.com"),
+        (soon, EVAN, "1 of those who wait would be due within a day", "--yes"),
+        (soon, HELD, "can't be undone: @evan:example.com", "aim queue hold"),
     ],
 )
 def test_what_is_refused(change: Change, before: Queued, cause: str, remedy: str) -> None:
@@ -155,11 +178,74 @@ def test_whoever_keeps_an_account_revokes_its_erasure(change: Change) -> None:
 def test_all_are_rescheduled_but_those_who_are_restored() -> None:
     soon = entry("soon", queued_at=NOW - 20 * DAY)
     same = entry("same", due_at=NOW + 2 * DAY)
-    made = reschedule(of(EVAN, soon, same, entry("kept", restored_by="root")), None)
+    made = reschedule(of(EVAN, soon, same, entry("kept", restored_by="root")), None, sure=True)
     assert made.entries == (replace(EVAN, due_at=NOW + 2 * DAY), replace(soon, due_at=NOW - 8 * DAY))
     assert made.messages[0] == "@same:example.com: due on 2026-05-06 12:30 UTC, as before"
     assert made.messages[2].endswith("from now on: erased in the next cycle")
     assert reschedule({}, None) == QueueChange(entries=(), messages=())
+
+
+def test_who_would_be_due_soon_is_named_and_nobody_else() -> None:
+    late = [entry(f"late{number}", queued_at=NOW - 20 * DAY) for number in range(5)]
+    # Due already, or later than before: no new danger.
+    harmless = [replace(OVERDUE, localpart="over", user_id="over"), entry("zoe")]
+    with pytest.raises(AimError) as caught:
+        reschedule(of(*late, *harmless), None)
+    names = ", ".join(f"@late{number}:example.com" for number in range(3))
+    assert caught.value.message.startswith("5 of those who wait")
+    assert caught.value.message.endswith(f"{names} and 2 more")
+    assert len(reschedule(of(*harmless), None).entries) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "acts"),
+    [
+        (restore, EVAN, True),
+        (erase, EVAN, True),
+        (release, RESTORED, True),
+        (release, HELD, False),
+        (hold, EVAN, False),
+        (reschedule, EVAN, False),
+    ],
+)
+def test_whether_the_next_cycle_has_something_to_do(change: Change, before: Queued, acts: bool) -> None:
+    assert change(of(before)).acts is acts
+
+
+EVAN_SEEN = Seen("id-evan", "evan", False, NOW - 90 * DAY, None)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "cause", "remedy"),
+    [
+        (Recorded(seen={"id-evan": EVAN_SEEN}), "in the directory when a cycle last looked", "disable them"),
+        (
+            Recorded(
+                seen={"id-evan": replace(EVAN_SEEN, gone_since=NOW)},
+                held=frozenset({"lock_account @evan:example.com"}),
+            ),
+            "a guard holds the lock",
+            "aim approve",
+        ),
+        (Recorded(seen={"id-evan": replace(EVAN_SEEN, gone_since=NOW)}), "and was locked waits", "aim queue"),
+        (Recorded(), "and was locked waits", "aim queue list"),
+    ],
+)
+def test_why_somebody_is_not_on_the_queue(recorded: Recorded, cause: str, remedy: str) -> None:
+    with pytest.raises(NotQueuedError) as caught:
+        restore({})
+    error = not_queued(caught.value, recorded, "example.com")
+    assert "evan" in error.message
+    assert cause in error.message
+    assert remedy in error.remedy
+
+
+def test_the_lock_that_a_guard_holds_is_named_as_the_plan_names_it() -> None:
+    action = LockAccount(room="", space="", reason="", person="@ev an%:example.com", user_id="", period=DAY)
+    with pytest.raises(NotQueuedError) as caught:
+        restore({}, "ev an%")
+    held = Recorded(held=frozenset({action.identity}))
+    assert "a guard holds" in not_queued(caught.value, held, "example.com").message
 
 
 def test_a_period_beyond_the_calendar_is_never() -> None:
@@ -251,6 +337,8 @@ def test_the_list_is_by_due_time_and_says_how_it_stands() -> None:
         assert state in line
         assert line.endswith("no longer in the directory")
     assert "2026-04-24 12:30 UTC  2026-05-05 12:30 UTC" in lines[2]
+    for line in lines[3:5]:
+        assert re.search("2026-04-24 12:30 UTC  - +(restored|held) by root", line)
 
 
 def test_what_falls_due_is_shown_without_who_is_kept() -> None:

@@ -903,7 +903,8 @@ async def test_accounts_that_we_may_not_see_are_not_asked_about_again_and_again(
     firm.make = staff([*STAYED, "gus"])
     plan = (await firm.cycle()).plan
     assert firm.line.names().count("observe_accounts") == 1
-    assert [problem.message for problem in plan.problems] == ["no admin; make the bot one"]
+    assert [problem.subject for problem in plan.problems] == ["accounts", "deprovisioning"]
+    assert plan.problems[0].message == "no admin; make the bot one"
     assert firm.account("fay") == "active"
 
 

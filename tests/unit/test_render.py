@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from aim.config.sources import LdifSource
@@ -212,7 +213,7 @@ def test_accounts_have_a_branch_of_their_own() -> None:
     text = text_of(plan)
     assert text.index("accounts") < text.index("all")
     for line in (
-        "! lock @ann (held) — because",
+        "! lock @ann (held) — because; erased after 30 days",
         "~ name @bob “Bob” —",
         "~ set the e-mail addresses of @cid to c@x.org —",
         "~ set the e-mail addresses of @dan to none —",
@@ -221,6 +222,25 @@ def test_accounts_have_a_branch_of_their_own() -> None:
         "1 to add, 4 to change, 2 to take away, 1 held",
     ):
         assert line in text
+
+
+@pytest.mark.parametrize(
+    ("period", "queues", "text"),
+    [
+        (timedelta(days=1), True, "lock @ann — gone; erased after 1 day"),
+        (timedelta(hours=36), True, "lock @ann — gone; erased after 36 hours"),
+        (timedelta(minutes=90), True, "lock @ann — gone; erased after 90 minutes"),
+        (timedelta(seconds=1), True, "lock @ann — gone; erased after 1 second"),
+        (timedelta(), True, "lock @ann — gone; erased by the next cycle"),
+        (timedelta(days=30), False, "lock @ann — gone\n"),
+    ],
+)
+def test_a_lock_says_until_when(period: timedelta, queues: bool, text: str) -> None:
+    mxid = "@ann:example.com"
+    lock = LockAccount(
+        room=mxid, space="", person=mxid, reason="gone", user_id="1", period=period, queues=queues
+    )
+    assert text in text_of(Plan(SourceCount("ldif", 2, 0), (lock,), server_name="example.com"))
 
 
 def test_many_accounts_share_a_line() -> None:

@@ -445,7 +445,13 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
     recorded = recall(scene.recorded, memory, scene.roster, scene.now)
     due = [action for action in plan.due if only(action)]
     on_accounts = [action for action in due if isinstance(action, AccountAction)]
-    recorded = replace(recorded, fresh=False, done=(*recorded.done, *_counted(due, scene.now)))
+    done = {action.identity for action in due}
+    recorded = replace(
+        recorded,
+        fresh=False,
+        done=(*recorded.done, *_counted(due, scene.now)),
+        approvals={key: given for key, given in recorded.approvals.items() if key not in done},
+    )
     taken = {action.room: str(action.room_id) for action in due if isinstance(action, TakeControl)}
     ids |= taken
     made = _create_rooms(due, ids, homeserver)

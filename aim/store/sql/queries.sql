@@ -450,7 +450,7 @@ where queue.localpart = known.localpart
   and not exists (select from aim.queue other where other.user_id = known.user_id);
 
 -- name: revoke_approvals
--- They stay, for the audit, as expired.
+-- Taken back, or used up. They stay, for the audit, as expired.
 update aim.approvals set until = $2 where identity = any ($1::text[]) and until > $2;
 
 -- name: record_clock
@@ -509,6 +509,13 @@ insert into aim.letters
     (key_hash, key, event, localpart, recipients, subject, text, html, message_id, status, posted_at, due_at)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'waiting', $10, $10)
 on conflict (key_hash) do nothing;
+
+-- name: drop_superseded_held
+-- Those that wait while this one does, which came later. Without a trace: what they tell may be held once more.
+delete from aim.letters
+where event = 'held'
+  and status = 'waiting'
+  and id < (select new.id from aim.letters new where new.key_hash = $1 and new.status = 'waiting');
 
 -- name: take_letter
 update aim.letters
