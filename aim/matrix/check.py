@@ -19,8 +19,9 @@ from aim.matrix.accounts import AccountsWay
 from aim.matrix.client import Connect, Homeserver, accounts, open_accounts, open_getter
 from aim.matrix.parse import mapping, strings
 from aim.matrix.refusals import one_line, somebody_else
+from aim.matrix.retrying import Retries
 from aim.matrix.rooms import RoomVersions
-from aim.matrix.transport import ReadTransport, Retries
+from aim.matrix.transport import ReadTransport
 
 _QUICK = Connect(retries=Retries(tries=2))
 _NOBODY = "aim-check-nobody"

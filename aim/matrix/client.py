@@ -21,8 +21,9 @@ from aim.matrix.mirror import Hooks, Mirror, StoredMirror
 from aim.matrix.observe import Reader
 from aim.matrix.parallel import Progress
 from aim.matrix.parse import Home
+from aim.matrix.retrying import Retries
 from aim.matrix.synapse import SynapseAccounts, SynapseWriter
-from aim.matrix.transport import PARALLELISM, READ_TIMEOUT, ReadTransport, Retries, Transport, open_transport
+from aim.matrix.transport import PARALLELISM, READ_TIMEOUT, ReadTransport, Transport, open_transport
 from aim.matrix.write import Writer
 from aim.ports import AccountWriter, MirrorStore
 

@@ -17,18 +17,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote_plus, unquote
 
 import httpx
 
-from aim.errors import ConfigError, HomeserverError, HomeserverRefused, HomeserverUnavailable
+from aim.errors import ConfigError, HomeserverRefused, HomeserverUnavailable
 from aim.matrix.parse import mapping
 from aim.matrix.refusals import one_line
-from aim.matrix.transport import CONNECT_TIMEOUT, PARALLELISM, READ_TIMEOUT, Retries, Sleep
+from aim.matrix.retrying import AttemptError, Retries, Retrying, Sleep
+from aim.matrix.transport import CONNECT_TIMEOUT, PARALLELISM, READ_TIMEOUT
 
-log = logging.getLogger("aim.matrix")
 # They would log each URL, and with it e-mail addresses; at debug level the headers too, and with them tokens.
 for _noisy in ("httpx", "httpcore"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
@@ -71,17 +71,6 @@ class _Request:
         return self.method != "GET"
 
 
-class _AttemptError(Exception):
-    """One attempt failed with `error`: whether trying again may help, and the wait that the server asks
-    for."""
-
-    def __init__(self, error: HomeserverError, *, retry: bool, asked: float | None = None) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.retry = retry
-        self.asked = asked
-
-
 class _Exchange:
     """Sends one HTTP request once. Translates what went wrong on the way, and answers that may pass."""
 
@@ -100,7 +89,7 @@ class _Exchange:
     async def send(
         self, request: _Request, headers: Mapping[str, str], form: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """Any answer but 429 and 5xx. Raises _AttemptError."""
+        """Any answer but 429 and 5xx. Raises AttemptError."""
         try:
             response = await self._client.request(
                 request.method,
@@ -115,24 +104,24 @@ class _Exchange:
         except httpx.InvalidURL as error:
             raise self._no_url() from error
         if response.status_code == 429:
-            raise _AttemptError(
+            raise AttemptError(
                 HomeserverUnavailable(f"{request}: {self._base} limits our rate (429)", _LOG),
                 retry=True,
                 asked=_seconds(response.headers.get("Retry-After")),
             )
         if response.status_code >= 500:
             message = f"{request}: {self._base} failed with {self.words(response)}"
-            raise _AttemptError(
+            raise AttemptError(
                 HomeserverUnavailable(message, _LOG, maybe_done=request.changes),
                 retry=True,
                 asked=_seconds(response.headers.get("Retry-After")),
             )
         return response
 
-    def _unanswered(self, request: _Request, error: httpx.TransportError) -> _AttemptError:
+    def _unanswered(self, request: _Request, error: httpx.TransportError) -> AttemptError:
         why = self.hide(one_line(str(error))) or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in why:
-            return _AttemptError(
+            return AttemptError(
                 HomeserverUnavailable(
                     f"no TLS connection to {self._base}: {why}",
                     "the certificate of homeserver.mas.url must be valid for that name and issued by an "
@@ -144,12 +133,12 @@ class _Exchange:
             return self._no_url()
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             message = f"no connection to the Matrix Authentication Service at {self._base}: {why}"
-            return _AttemptError(HomeserverUnavailable(message, _UP), retry=True)
+            return AttemptError(HomeserverUnavailable(message, _UP), retry=True)
         message = f"{request}: no answer from {self._base}: {why}"
-        return _AttemptError(HomeserverUnavailable(message, _LOG, maybe_done=request.changes), retry=True)
+        return AttemptError(HomeserverUnavailable(message, _LOG, maybe_done=request.changes), retry=True)
 
-    def _no_url(self) -> _AttemptError:
-        return _AttemptError(HomeserverUnavailable(f"{self._base} is not a URL", _URL), retry=False)
+    def _no_url(self) -> AttemptError:
+        return AttemptError(HomeserverUnavailable(f"{self._base} is not a URL", _URL), retry=False)
 
     def words(self, response: httpx.Response) -> str:
         """Status and what the server says, as far as it says it in one of the two shapes that MAS has."""
@@ -165,7 +154,7 @@ class _Exchange:
             text = text.replace(secret, "…")
         return text
 
-    def unusable(self, request: _Request, response: httpx.Response) -> _AttemptError:
+    def unusable(self, request: _Request, response: httpx.Response) -> AttemptError:
         """For an answer that is not MAS's."""
         if 300 <= response.status_code < 400:
             where = self.hide(one_line(response.headers.get("Location", "")))
@@ -173,7 +162,7 @@ class _Exchange:
         else:
             message = f"{request}: what answers at {self._base} is not MAS ({response.status_code})"
             remedy = _URL
-        return _AttemptError(HomeserverRefused(message, remedy, status=response.status_code), retry=False)
+        return AttemptError(HomeserverRefused(message, remedy, status=response.status_code), retry=False)
 
 
 class _Tokens:
@@ -191,7 +180,7 @@ class _Tokens:
         self._turn = asyncio.Lock()
 
     async def get(self) -> str:
-        """Raises _AttemptError."""
+        """Raises AttemptError."""
         async with self._turn:
             if self._token is None or self._clock() >= self._renew_at:
                 await self._grant()
@@ -235,7 +224,7 @@ class _Tokens:
 
     def _refused(
         self, request: _Request, response: httpx.Response, answer: Mapping[str, object]
-    ) -> _AttemptError:
+    ) -> AttemptError:
         code = answer.get("error")
         if not isinstance(code, str):
             return self._exchange.unusable(request, response)
@@ -245,40 +234,19 @@ class _Tokens:
             status=401 if code == "invalid_client" else 403,
             errcode=one_line(code),
         )
-        return _AttemptError(error, retry=False)
+        return AttemptError(error, retry=False)
 
 
 class _Connection:
     """Sends requests, with retries. The only object that holds the secrets."""
 
-    def __init__(
-        self,
-        exchange: _Exchange,
-        tokens: _Tokens,
-        retries: Retries,
-        sleep: Sleep,
-        chance: Callable[[], float],
-    ) -> None:
+    def __init__(self, exchange: _Exchange, tokens: _Tokens, retrying: Retrying) -> None:
         self._exchange = exchange
         self._tokens = tokens
-        self._retries = retries
-        self._sleep = sleep
-        self._chance = chance
+        self._retrying = retrying
 
     async def send(self, request: _Request) -> object:
-        maybe_done = False
-        for attempt in count(1):
-            try:
-                return await self._attempt(request)
-            except _AttemptError as failure:
-                if isinstance(failure.error, HomeserverUnavailable):
-                    maybe_done = failure.error.maybe_done = failure.error.maybe_done or maybe_done
-                if not failure.retry or attempt >= self._retries.tries:
-                    raise failure.error from failure.__cause__
-                delay = self._retries.delay(attempt, failure.asked, self._chance())
-                log.info("%s; trying again in %.1f s", failure.error.message, delay)
-            await self._sleep(delay)
-        raise AssertionError  # unreachable: count() never ends
+        return await self._retrying.run(partial(self._attempt, request))
 
     async def _attempt(self, request: _Request) -> object:
         token = await self._tokens.get()
@@ -299,11 +267,11 @@ class _Connection:
 
     def _refused(
         self, request: _Request, response: httpx.Response, answer: Mapping[str, object]
-    ) -> _AttemptError:
+    ) -> AttemptError:
         if not isinstance(answer.get("errors"), list):
             return self._exchange.unusable(request, response)
         remedy = {401: _CREDENTIALS, 403: _NOT_ADMIN}.get(response.status_code, "")
-        return _AttemptError(
+        return AttemptError(
             HomeserverRefused(
                 f"the Matrix Authentication Service refused {request}: {self._exchange.words(response)}",
                 remedy,
@@ -393,7 +361,7 @@ async def open_mas(
     ) as client:
         exchange = _Exchange(client, credentials)
         tokens = _Tokens(exchange, credentials, clock)
-        yield MasTransport(_Connection(exchange, tokens, retries or Retries(), sleep, chance))
+        yield MasTransport(_Connection(exchange, tokens, Retrying(retries or Retries(), sleep, chance)))
 
 
 def _check_url(url: str) -> None:

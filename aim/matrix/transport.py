@@ -18,7 +18,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -27,38 +27,15 @@ from mautrix.api import HTTPAPI, Method, PathBuilder
 from mautrix.errors import MatrixConnectionError, MatrixResponseError
 from yarl import URL
 
-from aim.errors import ConfigError, HomeserverError, HomeserverUnavailable
+from aim.errors import ConfigError
 from aim.matrix.refusals import AnswerError, refused, unavailable
+from aim.matrix.retrying import AttemptError, Retries, Retrying, Sleep
 
 log = logging.getLogger("aim.matrix")
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
 PARALLELISM = 16
-
-Sleep = Callable[[float], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often a request is tried at most, and how long to wait in between (seconds)."""
-
-    tries: int = 6
-    first: float = 0.5
-    cap: float = 60.0
-    """Longest single wait, whatever the homeserver asks for."""
-
-    def delay(self, attempt: int, asked: float | None, chance: float) -> float:
-        """The wait after failed attempt number `attempt` (from 1).
-
-        `asked`: for how long the homeserver asks; `chance`: in [0, 1), the jitter that spreads the tries of
-        requests that failed together.
-        """
-        if asked is not None:
-            return min(self.cap, asked * (1 + chance / 10))
-        # The exponent is bounded: a float can't hold 2 to the power of any number of tries.
-        backoff = min(self.cap, self.first * 2.0 ** min(attempt - 1, 30))
-        return backoff * (0.5 + chance / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +49,6 @@ class _Request:
 
     def __str__(self) -> str:
         return f"{self.method} /{unquote(str(self.path))}"
-
-
-class _AttemptError(Exception):
-    """One attempt failed with `error`: whether trying again is safe, and the wait the homeserver asks for."""
-
-    def __init__(self, error: HomeserverError, *, retry: bool, asked: float | None = None) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.retry = retry
-        self.asked = asked
 
 
 class _Api(HTTPAPI):
@@ -121,29 +88,13 @@ class _Api(HTTPAPI):
 class _Connection:
     """Sends requests, with retries. The only object that holds the tokens."""
 
-    def __init__(
-        self, bot: _Api, actor: _Api, retries: Retries, sleep: Sleep, chance: Callable[[], float]
-    ) -> None:
+    def __init__(self, bot: _Api, actor: _Api, retrying: Retrying) -> None:
         self._bot = bot
         self._actor = actor
-        self._retries = retries
-        self._sleep = sleep
-        self._chance = chance
+        self._retrying = retrying
 
     async def send(self, request: _Request) -> object:
-        maybe_done = False
-        for attempt in count(1):
-            try:
-                return await self._attempt(request)
-            except _AttemptError as failure:
-                if isinstance(failure.error, HomeserverUnavailable):
-                    maybe_done = failure.error.maybe_done = failure.error.maybe_done or maybe_done
-                if not failure.retry or attempt >= self._retries.tries:
-                    raise failure.error from failure.__cause__
-                delay = self._retries.delay(attempt, failure.asked, self._chance())
-                log.info("%s; trying again in %.1f s", failure.error.message, delay)
-            await self._sleep(delay)
-        raise AssertionError  # unreachable: count() never ends
+        return await self._retrying.run(partial(self._attempt, request))
 
     async def _attempt(self, request: _Request) -> object:
         api = self._bot if request.user_id is None else self._actor
@@ -155,7 +106,7 @@ class _Connection:
         except AnswerError as answer:
             raise self._answered(request, answer) from None
         except MatrixResponseError as error:
-            raise _AttemptError(
+            raise AttemptError(
                 unavailable(
                     f"{request}: the answer of {self._where} is not JSON but {error}",
                     "check that homeserver.url is the homeserver itself and not a web page in front of it",
@@ -169,9 +120,9 @@ class _Connection:
             shown = None if isinstance(cause, aiohttp.ClientResponseError) else cause
             raise self._unanswered(request, cause) from shown
 
-    def _answered(self, request: _Request, answer: AnswerError) -> _AttemptError:
+    def _answered(self, request: _Request, answer: AnswerError) -> AttemptError:
         if answer.http_status == 429:
-            return _AttemptError(
+            return AttemptError(
                 unavailable(
                     f"{request}: the homeserver limits our rate (429)",
                     "set `rate_limited: false` in the appservice registration and restart the homeserver",
@@ -180,7 +131,7 @@ class _Connection:
                 asked=answer.retry_after,
             )
         if answer.http_status >= 500:
-            return _AttemptError(
+            return AttemptError(
                 unavailable(
                     f"{request}: {self._where} failed with {self._hide(answer.words)}",
                     "look into the homeserver's log",
@@ -190,30 +141,30 @@ class _Connection:
                 asked=answer.retry_after,
             )
         error = refused(str(request), answer, self._hide(answer.words), acting=request.user_id)
-        return _AttemptError(error, retry=False)
+        return AttemptError(error, retry=False)
 
-    def _unanswered(self, request: _Request, cause: BaseException | None) -> _AttemptError:
+    def _unanswered(self, request: _Request, cause: BaseException | None) -> AttemptError:
         where, why = self._where, self._hide(" ".join(str(cause).split())) or type(cause).__name__
         if isinstance(cause, aiohttp.ClientSSLError):
             error = unavailable(
                 f"no TLS connection to {where}: {why}",
                 "the certificate must be valid for that name and issued by an authority this machine trusts",
             )
-            return _AttemptError(error, retry=False)
+            return AttemptError(error, retry=False)
         if isinstance(cause, aiohttp.InvalidURL):
-            return _AttemptError(unavailable(f"{where} is not a URL", "check homeserver.url"), retry=False)
+            return AttemptError(unavailable(f"{where} is not a URL", "check homeserver.url"), retry=False)
         if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             error = unavailable(
                 f"no connection to the homeserver at {where}: {why}",
                 "check homeserver.url, and that the homeserver is up",
             )
-            return _AttemptError(error, retry=True)
+            return AttemptError(error, retry=True)
         error = unavailable(
             f"{request}: no answer from {where}: {why}",
             "look into the homeserver's log, and whether a proxy in front of it gives up too early",
             maybe_done=request.method is not Method.GET,
         )
-        return _AttemptError(error, retry=not request.once)
+        return AttemptError(error, retry=not request.once)
 
     @property
     def _where(self) -> str:
@@ -325,7 +276,7 @@ async def open_transport(
     ) as session:
         bot = _Api(url, as_token, client_session=session, default_retry_count=0)
         actor = _Api(url, actor_token or as_token, client_session=session, default_retry_count=0)
-        yield Transport(_Connection(bot, actor, retries or Retries(), sleep, chance))
+        yield Transport(_Connection(bot, actor, Retrying(retries or Retries(), sleep, chance)))
 
 
 def _check_url(url: str) -> None:

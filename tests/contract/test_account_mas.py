@@ -18,7 +18,7 @@ from aim.matrix.account_server import Attribute
 from aim.matrix.book import Book, BookedWriter, Keeping
 from aim.matrix.client import open_reader, open_writer
 from aim.matrix.mas_transport import Credentials, MasTransport, open_mas
-from aim.matrix.transport import Retries
+from aim.matrix.retrying import Retries
 from tests.contract.test_matrix_homeserver import IMPATIENT, settings
 from tests.servers.mas import Mas, NewMas
 from tests.servers.proxy import NewProxy

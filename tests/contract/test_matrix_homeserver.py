@@ -23,7 +23,8 @@ from aim.matrix.accounts import AccountsWay
 from aim.matrix.client import Connect, Writing, open_reader, open_writer
 from aim.matrix.observe import Reader
 from aim.matrix.parse import mapping
-from aim.matrix.transport import Retries, open_transport
+from aim.matrix.retrying import Retries
+from aim.matrix.transport import open_transport
 from aim.matrix.write import Writer
 from aim.planner.actions import AnyAction, Invite, ReleaseRoom, SetRoomState, TakeControl
 from aim.planner.plan import Plan, SourceCount

@@ -18,7 +18,8 @@ from aim.matrix.accounts import Accounts
 from aim.matrix.mirror import Mirror
 from aim.matrix.observe import Reader
 from aim.matrix.parse import Home
-from aim.matrix.transport import Retries, Transport, open_transport
+from aim.matrix.retrying import Retries
+from aim.matrix.transport import Transport, open_transport
 from aim.matrix.write import Writer
 from aim.ports import NewRoom
 from aim.store.recorder import open_recorder

@@ -16,7 +16,8 @@ from mautrix.api import Path
 
 from aim.demo.homeserver import free_port
 from aim.errors import AimError, ConfigError, HomeserverRefused, HomeserverUnavailable
-from aim.matrix.transport import ReadTransport, Retries, Transport, open_transport
+from aim.matrix.retrying import Retries
+from aim.matrix.transport import ReadTransport, Transport, open_transport
 
 AS_TOKEN = "listener-5f0c2d"
 ACTOR_TOKEN = "actor-77ab31"
