@@ -353,7 +353,7 @@ class Reconciler(Observer):
 
     async def _forget(self, user_id: str, mxid: str, world: World) -> None:
         """All that we remember of them. Raises StoreError."""
-        localpart = mxid[1:].removesuffix(f":{world.observed.server_name}")
+        localpart = world.observed.localpart(mxid)
         known = world.observed.known_accounts
         account = known.accounts.get(localpart) if known else None
         await self._forgotten(localpart)

@@ -107,7 +107,7 @@ def _lost_account(localpart: str, server_name: str) -> Problem:
 
 def _ourselves(directory: Directory, observed: Observed) -> People:
     """Our own account, if the directory (or anything else) speaks of somebody of that name."""
-    bot = directory.roster.find(observed.bot[1:].removesuffix(f":{observed.server_name}"))
+    bot = directory.roster.find(observed.localpart(observed.bot))
     return NOBODY if bot is None else People([bot])
 
 
@@ -253,7 +253,7 @@ class _Mapping:
         roster, observed = self._directory.roster, self._observed
 
         def is_ruled(person: int) -> bool:
-            name = f"@{roster.localpart(person)}:{observed.server_name}"
+            name = observed.mxid(roster.localpart(person))
             return person not in untouched and not provisioner.allows(name)
 
         gone = {*self._recorded.rooms, *observed.newer}

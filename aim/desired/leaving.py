@@ -125,7 +125,7 @@ def leaving(
 
 def _may_leave(config: Config, rules: AccountRules, observed: Observed) -> Callable[[Seen, Account], bool]:
     def may_leave(seen: Seen, account: Account) -> bool:
-        mxid = f"@{seen.localpart}:{observed.server_name}"
+        mxid = observed.mxid(seen.localpart)
         protected = (
             mxid == observed.bot or seen.localpart in rules.protected or config.provisioner.allows(mxid)
         )

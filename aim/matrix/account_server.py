@@ -12,6 +12,8 @@ from aim.world.accounts import Account
 
 PAGE = 1000
 """Accounts in one page of the list."""
+NOT_PERMITTED = frozenset({401, 403, 404})
+"""Statuses of a server that does not let us see accounts. 404: a proxy that hides the admin API."""
 NEWEST = 50
 """How many of the newest accounts one poll looks at."""
 

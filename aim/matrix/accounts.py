@@ -18,7 +18,7 @@ from mautrix.api import Path, PathBuilder, SynapseAdminPath
 
 from aim.errors import HomeserverRefused
 from aim.matrix import mxid
-from aim.matrix.account_server import AccountServer
+from aim.matrix.account_server import NOT_PERMITTED, AccountServer
 from aim.matrix.parallel import each
 from aim.matrix.parse import mapping
 from aim.matrix.transport import PARALLELISM, ReadTransport
@@ -26,7 +26,6 @@ from aim.matrix.transport import PARALLELISM, ReadTransport
 _PAGE = 1000
 _NEWEST = 50
 """How many of the newest accounts one poll looks at."""
-_NOT_PERMITTED = frozenset({401, 403, 404})
 _NEWEST_FIRST = {"order_by": "creation_ts", "dir": "b"}
 
 
@@ -118,7 +117,7 @@ class Accounts:
         try:
             return {account.localpart for account in await mas.newest(known)}
         except HomeserverRefused as error:
-            if error.status in _NOT_PERMITTED:
+            if error.status in NOT_PERMITTED:
                 return None
             raise
 
@@ -127,7 +126,7 @@ class Accounts:
             async for page in mas.accounts():
                 yield [account.localpart for account in page if not account.deactivated]
         except HomeserverRefused as error:
-            if error.status not in _NOT_PERMITTED:
+            if error.status not in NOT_PERMITTED:
                 raise
             yield None
 

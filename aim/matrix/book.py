@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from aim.errors import HomeserverError, HomeserverRefused
-from aim.matrix.account_server import PAGE, AccountServer, Attribute, Attributes, same_address
+from aim.matrix.account_server import NOT_PERMITTED, PAGE, AccountServer, Attribute, Attributes, same_address
 from aim.matrix.parallel import Progress, each
 from aim.matrix.remembered import Remembered
 from aim.matrix.transport import PARALLELISM
@@ -40,7 +40,6 @@ _LATER = timedelta(hours=1)
 """When an account whose reading was refused is tried again."""
 _SLACK = timedelta(minutes=1)
 """A time that is further in the future than that was written by a clock that went wrong."""
-_NOT_PERMITTED = frozenset({401, 403, 404})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,7 +481,7 @@ def _about_all() -> Iterator[None]:
     try:
         yield
     except HomeserverRefused as error:
-        if error.status in _NOT_PERMITTED:
+        if error.status in NOT_PERMITTED:
             raise _Refused("; ".join(filter(None, (error.message, error.remedy)))) from error
         raise
 

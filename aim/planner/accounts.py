@@ -48,7 +48,7 @@ def _not_locked(world: World) -> Iterator[Problem]:
     waiting = world.roster.people(queued.localpart for queued in world.recorded.queue.values())
     left = world.desired.leaving.stays - waiting
     if left:
-        names = [f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(left)]
+        names = [world.observed.mxid(name) for name in world.roster.localparts(left)]
         yield Problem(
             Severity.WARNING,
             SUBJECT,
@@ -61,7 +61,7 @@ def _left_alone(world: World) -> Iterator[Problem]:
     """Nothing is asked for of accounts any more, and some wait that we locked."""
     ours = [queued for queued in world.recorded.queue.values() if queued.ours and queued.restored_by is None]
     if ours:
-        names = sorted(f"@{queued.localpart}:{world.observed.server_name}" for queued in ours)
+        names = sorted(world.observed.mxid(queued.localpart) for queued in ours)
         yield Problem(
             Severity.WARNING,
             SUBJECT,

@@ -63,7 +63,7 @@ def _certain(world: World, pairs: Iterable[tuple[User, Account]]) -> Iterator[tu
 
 
 def _mxid(world: World, localpart: str) -> str:
-    return f"@{localpart}:{world.observed.server_name}"
+    return world.observed.mxid(localpart)
 
 
 def _name(world: World, user: User, account: Account) -> SetDisplayName:

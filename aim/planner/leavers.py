@@ -115,7 +115,7 @@ class Leavers:
         """Whether the account of that name is still that of the one who left, and may be erased."""
         world = self._world
         person = world.roster.find(queued.localpart)
-        mxid = f"@{queued.localpart}:{world.observed.server_name}"
+        mxid = world.observed.mxid(queued.localpart)
         protected = queued.localpart in self._rules.protected
         if protected or any(pattern.fullmatch(mxid) for pattern in world.allowed_users):
             return False
@@ -256,7 +256,7 @@ class Leavers:
     # -- names and places ----------------------------------------------------------------------------------
 
     def _mxid(self, localpart: str) -> str:
-        return f"@{localpart}:{self._world.observed.server_name}"
+        return self._world.observed.mxid(localpart)
 
     def _spaces(self, localpart: str) -> tuple[str, ...]:
         """Keys of the managed spaces that they are in or invited to."""

@@ -84,9 +84,7 @@ def remember(world: World, plan: Plan, *, people_known: bool = False) -> Memory:
         recovery_changed=recovery != world.recorded.recovery_since,
         enqueue=queue.enqueue,
         dequeue=queue.dequeue,
-        forget=tuple(
-            (queued.user_id, f"@{queued.localpart}:{world.observed.server_name}") for queued in queue.forget
-        ),
+        forget=tuple((queued.user_id, world.observed.mxid(queued.localpart)) for queued in queue.forget),
         clock=queue.clock,
     )
 

@@ -71,9 +71,7 @@ def pending(world: World) -> People:
 def _waiting(world: World) -> Iterator[Problem]:
     waiting = pending(world)
     if waiting:
-        names = [
-            f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(waiting)[:_NAMED]
-        ]
+        names = [world.observed.mxid(name) for name in world.roster.localparts(waiting)[:_NAMED]]
         more = f" and {len(waiting) - len(names)} more" if len(waiting) > len(names) else ""
         yield Problem(
             Severity.INFO,
@@ -112,5 +110,5 @@ def room_problems(world: World, desired: DesiredRoom) -> Iterator[Problem]:
             f"`room_version: {desired.room_version}` has no effect",
         )
     if observed.banned and (banned := observed.banned & desired.members):
-        names = ", ".join(f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(banned))
+        names = ", ".join(world.observed.mxid(name) for name in world.roster.localparts(banned))
         yield Problem(Severity.INFO, desired.key, f"entitled but banned, and stays so: {names}")

@@ -82,7 +82,7 @@ def find_person(world: World, name: str) -> Person:
     localpart, colon, _ = name.removeprefix("@").partition(":")
     if not localpart:
         raise AimError(f"{name!r} is no Matrix user id", "write it like @evan:example.com")
-    mxid = f"@{name.removeprefix('@')}" if colon else f"@{localpart}:{world.observed.server_name}"
+    mxid = f"@{name.removeprefix('@')}" if colon else world.observed.mxid(localpart)
     person = person_of(world, mxid)
     if person.kind is PersonKind.FOREIGN:
         if not any(mxid in room.foreign | room.power_levels.foreign.keys() for room in _rooms(world)):
@@ -103,7 +103,7 @@ def _rooms(world: World) -> Iterator[Room]:
 
 
 def _mxids(world: World, localparts: Iterable[str]) -> list[str]:
-    return [f"@{localpart}:{world.observed.server_name}" for localpart in localparts]
+    return [world.observed.mxid(localpart) for localpart in localparts]
 
 
 def _people_like(world: World, name: str) -> list[str]:

@@ -96,6 +96,6 @@ def _not_exempt(world: World, desired: DesiredRoom, people: People) -> People:
 
 
 def _named(world: World, people: People) -> str:
-    names = [f"@{name}:{world.observed.server_name}" for name in world.roster.localparts(people)]
+    names = [world.observed.mxid(name) for name in world.roster.localparts(people)]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more

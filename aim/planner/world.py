@@ -57,7 +57,7 @@ class World:
 
     def mxid(self, person: int) -> str:
         """The full Matrix user id of a person of our homeserver."""
-        return f"@{self.roster.localpart(person)}:{self.observed.server_name}"
+        return self.observed.mxid(self.roster.localpart(person))
 
     @property
     def filling(self) -> bool:

@@ -140,6 +140,14 @@ class Observed:
     known_accounts: KnownAccounts | None = None
     """What is known of people's accounts; None where the configuration asks for nothing of them."""
 
+    def mxid(self, localpart: str) -> str:
+        """The full Matrix user id of somebody of our homeserver."""
+        return f"@{localpart}:{self.server_name}"
+
+    def localpart(self, mxid: str) -> str:
+        """Of a user of our homeserver."""
+        return mxid[1:].removesuffix(f":{self.server_name}")
+
     def sees(self, key: str) -> bool:
         """Whether that managed room is told as it is: not one of `unseen`, of which an old copy is told."""
         room = self.rooms.get(key)
