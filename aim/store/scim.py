@@ -76,15 +76,13 @@ class PostgresScim:
     async def members(
         self, group_ids: Collection[str], at_most: int | None = None
     ) -> Mapping[str, Sequence[ScimMember]]:
-        if at_most is None:
-            return await self._related(QUERIES["scim_members"], group_ids)
-        return await self._related(QUERIES["scim_some_members"], group_ids, at_most)
+        return await self._related(QUERIES["scim_members"], group_ids, at_most)
 
     async def groups_of(self, ids: Collection[str]) -> Mapping[str, Sequence[ScimMember]]:
         return await self._related(QUERIES["scim_groups_of"], ids)
 
     async def _related(
-        self, query: str, ids: Collection[str], *more: int
+        self, query: str, ids: Collection[str], *more: int | None
     ) -> Mapping[str, Sequence[ScimMember]]:
         async with self._pool.use() as connection:
             rows = await connection.fetch(query, self._client, _ids(ids), *more)

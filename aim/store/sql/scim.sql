@@ -35,18 +35,7 @@ order by created, id
 limit $3;
 
 -- name: scim_members
-select
-    m.group_id as owner,
-    array_agg(r.id order by r.name collate "C", r.id) as ids,
-    array_agg(r.kind order by r.name collate "C", r.id) as kinds,
-    array_agg(r.name order by r.name collate "C", r.id) as names
-from aim.scim_memberships m
-join aim.scim_resources r on r.id = m.member_id
-where r.client = $1 and m.group_id = any ($2)
-group by m.group_id;
-
--- name: scim_some_members
--- Of each group no more than that are looked at: enough to tell that it is large.
+-- Of each group no more than $3 are looked at, enough to tell that it is large; null: all.
 select
     g.id as owner,
     array_agg(r.id order by r.name collate "C", r.id) as ids,
@@ -54,7 +43,7 @@ select
     array_agg(r.name order by r.name collate "C", r.id) as names
 from unnest($2::text[]) as g (id)
 cross join lateral (
-    select member_id from aim.scim_memberships where group_id = g.id limit $3
+    select member_id from aim.scim_memberships where group_id = g.id limit $3::bigint
 ) m
 join aim.scim_resources r on r.id = m.member_id
 where r.client = $1
