@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING, Generic, ParamSpec
 
 from aim.app import Workshop, mail_settings, now, source_of, unprotected, writing
 from aim.config import sources
@@ -18,6 +19,7 @@ from aim.daemon import FULL_CYCLE, Daemon, Pace
 from aim.daemon.mirrored import LiveMirror
 from aim.directory.roster import Roster
 from aim.errors import HomeserverRefused, StoreError
+from aim.matrix import mxid
 from aim.matrix.book import Book
 from aim.matrix.mirror import Hooks, Mirror
 from aim.ops import logs
@@ -25,9 +27,14 @@ from aim.ops.metrics import Metrics
 from aim.ops.watched import WatchedSource
 from aim.ports import HomeserverReader, Recorder, Source
 from aim.reconciler import Reconciler, Senses, nobody
-from aim.scim import Scim, beside, serving
+from aim.scim import beside, serving
 from aim.store.remembered import RememberingRecorder
 from aim.world.recorded import after
+
+if TYPE_CHECKING:
+    from aim.ops.listening import Application
+
+P = ParamSpec("P")
 
 _PUSHED = 60.0
 """Seconds between two looks at a source that says by itself when it has changed."""
@@ -68,9 +75,10 @@ async def _daemon(
         shop = await stack.enter_async_context(
             writing(config, "aim run", notice=logs.notice, lists_anew=not is_live)
         )
-        recorder, roster, changed = RememberingRecorder(shop.store), Roster(), _Relay()
-        renamed = _Relay()
-        scim, prompted = None, _Prompt()
+        recorder, roster, scim = RememberingRecorder(shop.store), Roster(), None
+        changed: _Relay[[Collection[str]]] = _Relay()
+        renamed: _Relay[[Collection[str]]] = _Relay()
+        prompted: _Relay[[]] = _Relay()
         if source is None:
             served = await stack.enter_async_context(serving(config, metrics.scim_refused))
             await stack.enter_async_context(served.alone(config.listen.host))
@@ -115,7 +123,7 @@ def _names(
         for localpart in changed:
             book.suspect(localpart)
         if changed:
-            renamed([f"@{localpart}:{config.homeserver.server_name}" for localpart in changed])
+            renamed([mxid.make(localpart, config.homeserver.server_name) for localpart in changed])
 
     return look
 
@@ -168,7 +176,7 @@ def _pace(config: Config) -> Pace:
 
 @asynccontextmanager
 async def _listening(
-    config: Config, metrics: Metrics, mirror: Mirror, scim: Scim | None
+    config: Config, metrics: Metrics, mirror: Mirror, scim: Application | None
 ) -> AsyncIterator[None]:
     # FastAPI takes a while to import, and only this command needs it.
     from aim.matrix.appservice import router
@@ -182,24 +190,15 @@ async def _listening(
         yield
 
 
-class _Prompt:
-    """Passes on that the source has changed, to whoever is there by then."""
-
-    def __init__(self) -> None:
-        self.to: Callable[[], None] = lambda: None
-
-    def __call__(self) -> None:
-        self.to()
-
-
-class _Relay:
+class _Relay(Generic[P]):
     """Passes on what changed, to whoever is there by then."""
 
     def __init__(self) -> None:
-        self.to: Callable[[Collection[str]], None] = lambda _: None
+        self.to: Callable[P, None] | None = None
 
-    def __call__(self, room_ids: Collection[str]) -> None:
-        self.to(room_ids)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.to is not None:
+            self.to(*args, **kwargs)
 
 
 class _Live:

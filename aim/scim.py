@@ -6,7 +6,7 @@ serves, and the source.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,8 @@ from aim.store.scim import PostgresScim
 
 if TYPE_CHECKING:
     from aim.bridges.scim.rights import Grant
+    from aim.ops.listening import Application
 
-Scim = Callable[..., Awaitable[None]]
-"""An ASGI application."""
 Message = MutableMapping[str, Any]
 
 _OURS = frozenset({"_matrix", "transactions", "users", "rooms", "metrics", "health", "ready"})
@@ -35,12 +34,12 @@ class Serving:
 
     store: PostgresScim
     source: Source
-    application: Scim
+    application: Application
     port: int | None
     """None: it is served at `listen`."""
 
     @property
-    def shared(self) -> Scim | None:
+    def shared(self) -> Application | None:
         """The application, if `listen` has to serve it."""
         return self.application if self.port is None else None
 
@@ -89,7 +88,7 @@ def _grants(source: sources.ScimSource) -> Iterator[Grant]:
         yield Grant(token, grant.roles)
 
 
-def beside(ours: Scim, scim: Scim) -> Scim:
+def beside(ours: Application, scim: Application) -> Application:
     """One application that serves both: what belongs to `ours` by its first segment, and SCIM."""
 
     async def serve(scope: Message, receive: Any, send: Any) -> None:
