@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
-import asyncpg
 import pytest
 
 from tests.e2e.conftest import NewStage
@@ -22,6 +18,7 @@ from tests.e2e.kit import Stage, until
 from tests.e2e.organisation import Organisation
 from tests.e2e.test_offboarding import ENFORCED, account, hires, provisions
 from tests.servers.certificates import Certificates
+from tests.servers.postgres import copied
 from tests.servers.proxy import Fault, Predicate, Request
 from tests.servers.smtp import SmtpServer, running_smtp
 
@@ -180,7 +177,7 @@ async def test_a_database_restored_from_yesterday_erases_nobody_early(live_stage
     # Yesterday was her last day.
     await stage.fetch("update aim.queue set due_at = now() - interval '1 hour'")
     assert stage.database is not None
-    async with _copied(stage.database) as yesterday:
+    async with copied(stage.database) as yesterday:
         stage.give(everybody)
         async with stage.daemon() as daemon:
             await becomes(stage, "rosa.restored", "active")
@@ -196,22 +193,6 @@ async def test_a_database_restored_from_yesterday_erases_nobody_early(live_stage
         [entry] = (await queue(stage)).values()
         assert entry["left"] > timedelta(days=29)
         assert await state(stage, "rosa.restored") == "locked"
-
-
-@asynccontextmanager
-async def _copied(dsn: str) -> AsyncIterator[str]:
-    """The DSN of a copy of a database that nobody is connected to."""
-    parts = urlsplit(dsn)
-    name = parts.path.lstrip("/")
-    connection = await asyncpg.connect(urlunsplit(parts._replace(path="/aim")))
-    try:
-        await connection.execute(f'create database "{name}_copy" template "{name}"')
-        try:
-            yield urlunsplit(parts._replace(path=f"/{name}_copy"))
-        finally:
-            await connection.execute(f'drop database "{name}_copy" with (force)')
-    finally:
-        await connection.close()
 
 
 async def test_an_empty_database_neither_locks_nor_unlocks_nor_erases(stage: Stage) -> None:

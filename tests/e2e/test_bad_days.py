@@ -7,18 +7,17 @@ import io
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import aiohttp
-import asyncpg
 import pytest
 
 from aim.errors import HomeserverRefused
 from tests.e2e.kit import Command, Stage, until
 from tests.e2e.test_usage_scenarios import following, follows, is_
+from tests.servers.postgres import copied
 from tests.servers.proxy import Request
 
 pytestmark = pytest.mark.e2e
@@ -158,7 +157,7 @@ async def test_a_database_restored_from_yesterday(live_stage: Stage) -> None:
     async with following(stage):
         pass
     assert stage.database is not None
-    async with _copied(stage.database) as yesterday:
+    async with copied(stage.database) as yesterday:
         async with stage.daemon() as daemon:
             await daemon.says("the mirror is current")
             stage.give(stage.organisation.joined("nele.restored", "sales"))
@@ -178,22 +177,6 @@ async def test_a_database_restored_from_yesterday(live_stage: Stage) -> None:
             assert kicks == [], "everything was as it should be"
             await daemon.terminate()
         stage.database = today
-
-
-@asynccontextmanager
-async def _copied(dsn: str) -> AsyncIterator[str]:
-    """The DSN of a copy of a database that nobody is connected to."""
-    parts = urlsplit(dsn)
-    name = parts.path.lstrip("/")
-    connection = await asyncpg.connect(urlunsplit(parts._replace(path="/aim")))
-    try:
-        await connection.execute(f'create database "{name}_copy" template "{name}"')
-        try:
-            yield urlunsplit(parts._replace(path=f"/{name}_copy"))
-        finally:
-            await connection.execute(f'drop database "{name}_copy" with (force)')
-    finally:
-        await connection.close()
 
 
 async def test_state_that_changed_without_an_event(live_stage: Stage) -> None:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -99,3 +100,19 @@ async def neighbour(script: str, *arguments: str) -> AsyncIterator[Neighbour]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@asynccontextmanager
+async def copied(dsn: str) -> AsyncIterator[str]:
+    """The DSN of a copy of a database that nobody is connected to."""
+    parts = urlsplit(dsn)
+    name = parts.path.lstrip("/")
+    connection = await asyncpg.connect(urlunsplit(parts._replace(path="/aim")))
+    try:
+        await connection.execute(f'create database "{name}_copy" template "{name}"')
+        try:
+            yield urlunsplit(parts._replace(path=f"/{name}_copy"))
+        finally:
+            await connection.execute(f'drop database "{name}_copy" with (force)')
+    finally:
+        await connection.close()

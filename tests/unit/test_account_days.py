@@ -11,12 +11,10 @@ import pytest
 from aim.config.root import Config
 from aim.matrix.account_server import Attribute
 from aim.matrix.book import Book, BookedWriter, Keeping
-from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
-from aim.reconciler import Reconciler, Senses
+from aim.reconciler import Senses
 from aim.world.recorded import Queued
-from tests.unit.fakes import FakeWriter, Killed
-from tests.unit.model import BOT, INSTANCE, SERVER
+from tests.unit.fakes import Killed
 from tests.unit.test_account_book import Server, Store, Writer
 from tests.unit.test_reconciler import STAFF, Deployment, staff
 from tests.unit.worlds import a_config, a_space
@@ -60,19 +58,10 @@ class Office(Deployment):
     def senses(self) -> Senses:
         return replace(super().senses, accounts=self.book)
 
-    def reconciler(self) -> Reconciler:
-        tools = Tools(
-            writer=FakeWriter(self.homeserver, self.line),
-            recorder=self.recorder,
-            now=self.clock.now,
-            server_name=SERVER,
-            bot=BOT,
-            instance=INSTANCE,
-            sleep=self.clock.sleep,
-            accounts=BookedWriter(self.writer, self.book),
-            known_accounts=self.book,
-        )
-        return Reconciler(self.senses, self.recorder, Provisioner(tools))
+    @property
+    def tools(self) -> Tools:
+        writer = BookedWriter(self.writer, self.book)
+        return replace(super().tools, accounts=writer, known_accounts=self.book)
 
     @property
     def waiting(self) -> Mapping[str, Queued]:

@@ -86,8 +86,9 @@ class Deployment:
             now=self.clock.now,
         )
 
-    def reconciler(self) -> Reconciler:
-        tools = Tools(
+    @property
+    def tools(self) -> Tools:
+        return Tools(
             writer=FakeWriter(self.homeserver, self.line),
             recorder=self.recorder,
             now=self.clock.now,
@@ -96,7 +97,9 @@ class Deployment:
             instance=INSTANCE,
             sleep=self.clock.sleep,
         )
-        return Reconciler(self.senses, self.recorder, Provisioner(tools))
+
+    def reconciler(self) -> Reconciler:
+        return Reconciler(self.senses, self.recorder, Provisioner(self.tools))
 
     async def cycle(self) -> Cycle:
         reconciler = self.reconciler()
@@ -669,20 +672,14 @@ class Firm(Deployment):
     def senses(self) -> Senses:
         return replace(super().senses, accounts=self.accounts)
 
+    @property
+    def tools(self) -> Tools:
+        accounts = self.accounts
+        return replace(super().tools, accounts=accounts, known_accounts=accounts, announcer=self.announcer)
+
     def reconciler(self) -> Reconciler:
-        tools = Tools(
-            writer=FakeWriter(self.homeserver, self.line),
-            recorder=self.recorder,
-            now=self.clock.now,
-            server_name=SERVER,
-            bot=BOT,
-            instance=INSTANCE,
-            accounts=self.accounts,
-            known_accounts=self.accounts,
-            announcer=self.announcer,
-            sleep=self.clock.sleep,
-        )
-        return Reconciler(self.senses, self.recorder, Provisioner(tools), self.announcer, self.forgotten)
+        executor = Provisioner(self.tools)
+        return Reconciler(self.senses, self.recorder, executor, self.announcer, self.forgotten)
 
     async def pass_(self, **time: float) -> None:
         """Time goes on, with a cycle each hour: a clock that nobody read for long is not believed."""
