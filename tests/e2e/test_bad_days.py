@@ -184,9 +184,10 @@ async def test_state_that_changed_without_an_event(live_stage: Stage) -> None:
     provisioner = stage.config["provisioner"] | {"verify_interval": "20s"}
     stage.configure(provisioner=provisioner)
     async with following(stage):
-        pass
+        room_id = (await stage.rooms())["sales"].room_id
+        # What is still under way would tell the truth by itself.
+        await until(lambda: _is_told(stage, room_id, "hana"), "the mirror knows that hana has joined")
     # As if hana had been made to leave sales, and nobody had told us.
-    room_id = (await stage.rooms())["sales"].room_id
     changed = await stage.fetch(
         "update aim.mirror_members set membership = 'leave', own = false "
         "where room_id = $1 and user_id = $2 returning 1",
@@ -200,6 +201,16 @@ async def test_state_that_changed_without_an_event(live_stage: Stage) -> None:
         await follows(stage, SOON)
         assert await stage.membership("sales", "hana") == "join"
         await daemon.terminate()
+
+
+async def _is_told(stage: Stage, room_id: str, localpart: str) -> bool:
+    """Whether the mirror knows that they have joined."""
+    rows = await stage.fetch(
+        "select membership from aim.mirror_members where room_id = $1 and user_id = $2",
+        room_id,
+        stage.mxid(localpart),
+    )
+    return [row["membership"] for row in rows] == ["join"]
 
 
 async def test_killed_at_many_moments_of_a_busy_stream(live_stage: Stage) -> None:
