@@ -7,6 +7,7 @@ import sys
 
 pytest_plugins = [
     "tests.servers.certificates",
+    "tests.servers.graph",
     "tests.servers.hostile",
     "tests.servers.mas",
     "tests.servers.proxy",

@@ -10,9 +10,9 @@ lock() {
     .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --custom-compile-command 'make lock' --output-file "$output" "$@"
     # With hashes, pip wants a requirement with an extra pinned as such, beside the one without: scim2-models asks
-    # for this one.
-    awk '/^[^ #]/ { copies = sub(/^pydantic==/, "pydantic[email]==") } copies && !/^ *#/ { print }' \
-        "$output" > "$output.more"
+    # for the first of these, msal for the second.
+    awk '/^[^ #]/ { copies = sub(/^pydantic==/, "pydantic[email]==") || sub(/^pyjwt==/, "pyjwt[crypto]==") }
+        copies && !/^ *#/ { print }' "$output" > "$output.more"
     cat "$output.more" >> "$output"
     rm "$output.more"
 }
