@@ -46,6 +46,9 @@ class ScimResource:
     created: datetime | None = None
     modified: datetime | None = None
     """UTC; the store's business."""
+    groups: Sequence[ScimMember] | None = field(default=None, compare=False)
+    """Of a user: the groups they are in, if the store read them along; None: `groups_of` tells. Never stored
+    with them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -36,12 +37,30 @@ from aim.store.queries import QUERIES
 from aim.store.scim_forgetting import remove
 from aim.store.scim_listening import listen
 from aim.store.scim_pages import Search
-from aim.store.scim_rows import differ, members_of, outline_of, resource_of, storable, values
+from aim.store.scim_rows import differ, members_of, outline_of, resource_of, shown_of, storable, values
 
 _BREATH = 200
 """Resources after which a long scan lets others have the processor."""
 _ROWS_AT_ONCE = 2_000
 _SNAPSHOT_TIMEOUT = 300
+_WITH_GROUPS = QUERIES["scim_with_groups"]
+_GET = QUERIES["scim_get"].format(with_groups=_WITH_GROUPS)
+
+
+def _and_changed(query: str) -> str:
+    return QUERIES["scim_and_changed"].format(statement=query.rstrip(";"), with_groups=_WITH_GROUPS)
+
+
+_CREATE, _REPLACE, _REPLACE_VERSION, _TOUCH = map(
+    _and_changed,
+    (
+        QUERIES["scim_create"],
+        QUERIES["scim_replace"],
+        QUERIES["scim_replace_version"],
+        QUERIES["scim_touch"],
+    ),
+)
+"""Each the last statement of its transaction, or all of it."""
 
 
 class PostgresScim:
@@ -56,8 +75,8 @@ class PostgresScim:
 
     async def get(self, kind: ScimKind, id_: str) -> ScimResource | None:
         async with self._pool.use() as connection:
-            row = await connection.fetchrow(QUERIES["scim_get"], self._client, kind.value, storable(id_))
-        return None if row is None else resource_of(row)
+            row = await connection.fetchrow(_GET, self._client, kind.value, storable(id_))
+        return None if row is None else shown_of(row)
 
     async def search(self, query: ScimQuery) -> ScimPage:
         search = Search(query, self._client)
@@ -126,11 +145,13 @@ class PostgresScim:
 
     async def create(self, resource: ScimResource, members: Sequence[str] = ()) -> ScimResource:
         stored = values(resource)
+        if not members:
+            async with self._pool.use() as connection:
+                return shown_of(await self._put(connection, _CREATE, resource, stored))
 
         async def work(connection: asyncpg.Connection) -> ScimResource:
             row = await self._put(connection, QUERIES["scim_create"], resource, stored)
-            if members:
-                await self._add(connection, row["id"], members)
+            await self._add(connection, row["id"], members)
             await self._changed(connection)
             return resource_of(row)
 
@@ -140,6 +161,12 @@ class PostgresScim:
         self, resource: ScimResource, members: Sequence[str] | None = None, expected: int | None = None
     ) -> ScimResource | None:
         stored = values(resource)
+        if members is None and expected is not None:
+            # As a rule it is that version: then one statement does. If not, what is there has to be told.
+            async with self._pool.use() as connection:
+                row = await self._put(connection, _REPLACE_VERSION, resource, [*stored, expected])
+            if row is not None:
+                return shown_of(row)
 
         async def work(connection: asyncpg.Connection) -> ScimResource | None:
             before = await self._lock(connection, resource.kind, resource.id, expected)
@@ -151,9 +178,7 @@ class PostgresScim:
                 moved = removed + await self._add(connection, before.id, members)
             if not moved and not differ(resource, before):
                 return before
-            row = await self._put(connection, QUERIES["scim_replace"], resource, stored)
-            await self._changed(connection)
-            return resource_of(row)
+            return shown_of(await self._put(connection, _REPLACE, resource, stored))
 
         return await self._pool.write(work)
 
@@ -177,7 +202,7 @@ class PostgresScim:
                 moved += await self._add(connection, before.id, add)
             if not moved:
                 return before
-            return resource_of(await connection.fetchrow(QUERIES["scim_touch"], self._client, before.id))
+            return shown_of(await connection.fetchrow(_TOUCH, self._client, before.id))
 
         return await self._pool.write(work)
 
@@ -214,7 +239,8 @@ class PostgresScim:
 
     async def _put(
         self, connection: asyncpg.Connection, query: str, resource: ScimResource, stored: list[object]
-    ) -> asyncpg.Record:
+    ) -> Any:
+        """The row; None if the query does nothing without one. Raises ScimTaken."""
         try:
             return await connection.fetchrow(
                 query, self._client, resource.kind.value, storable(resource.id), *stored

@@ -19,16 +19,22 @@ async def forget_scim(connection: asyncpg.Connection, user_id: str) -> None:
 
     Not the resource of somebody who is active: the client has pushed them anew, after they had left.
     """
+    changed_in: set[str] = set()
+    # In the order in which all take them, or two could wait for each other: groups, then members, and what
+    # counts changes last.
+    await connection.fetch(QUERIES["scim_lock_groups_of_inactive"], user_id)
     for row in await connection.fetch(QUERIES["scim_lock_inactive"], user_id):
         await remove(connection, row["client"], user_id)
-        await connection.execute(QUERIES["scim_changed"], row["client"])
+        changed_in.add(row["client"])
     needle = json.dumps(user_id)[1:-1]
     for row in await connection.fetch(QUERIES["scim_naming"], needle):
         document = json.loads(row["document"])
         changed = _without(document, user_id)
         if changed != document:
             await connection.execute(QUERIES["scim_rewrite"], row["id"], json.dumps(changed))
-            await connection.execute(QUERIES["scim_changed"], row["client"])
+            changed_in.add(row["client"])
+    for client in sorted(changed_in):
+        await connection.execute(QUERIES["scim_changed"], client)
 
 
 async def remove(connection: asyncpg.Connection, client: str, id_: str) -> None:

@@ -16,7 +16,7 @@ import asyncpg
 from aim.ports.scim import ScimAttribute, ScimInvalidCursor, ScimKind, ScimPage, ScimQuery
 from aim.store.queries import QUERIES
 from aim.store.scim_filters import Arguments, condition, moment_of
-from aim.store.scim_rows import resource_of, storable
+from aim.store.scim_rows import shown_of, storable
 
 _MOST = 2**62
 """More than there is of anything, and still a bigint."""
@@ -77,7 +77,7 @@ class Search:
             is_first, is_last = (not more, not elsewhere) if self._backwards else (not elsewhere, not more)
         return ScimPage(
             total=total,
-            resources=[resource_of(row) for row in found],
+            resources=[shown_of(row) for row in found],
             first=self._place(found[0]) if found else None,
             last=self._place(found[-1]) if found else None,
             is_first=is_first,
@@ -96,6 +96,7 @@ class Search:
             elsewhere = QUERIES["scim_elsewhere"].format(where=where, beyond=other)
         return QUERIES["scim_search"].format(
             elsewhere=elsewhere,
+            with_groups=QUERIES["scim_with_groups"],
             where=where,
             beyond=beyond,
             sort=self._sort.expression,

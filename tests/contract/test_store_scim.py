@@ -397,13 +397,19 @@ async def test_who_is_being_deleted_is_not_added(store: PostgresScim, connection
     await deletion.start()
     await connection.execute(QUERIES["scim_delete"], "corp", ann.id)
     adding = asyncio.create_task(store.change_members(one.id, add=[ann.id, bob.id]))
-    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
-    async with asyncio.timeout(30):
-        while not await connection.fetchval(waiting):  # noqa: ASYNC110 - it is the server that waits
-            await asyncio.sleep(0.01)
+    await somebody_waits(connection)
     await deletion.commit()
     assert await adding is not None
     assert await members(store, one.id) == [bob.id]
+
+
+async def somebody_waits(connection: asyncpg.Connection) -> None:
+    """Until a session waits for a lock; `connection` may be in a transaction, which else sees one moment."""
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    async with asyncio.timeout(30):
+        while not await connection.fetchval(waiting):
+            await connection.execute("select pg_stat_clear_snapshot()")
+            await asyncio.sleep(0.01)
 
 
 # Everything at once
@@ -633,6 +639,30 @@ async def test_who_is_back_is_not_forgotten(store: PostgresScim, connection: asy
     assert await store.get(ScimKind.USER, ann.id) == ann
     assert await members(store, one.id) == [ann.id]
     assert await store.revision() == before
+
+
+async def test_forgetting_waits_for_a_group_before_it_holds_a_member(
+    store: PostgresScim, connection: asyncpg.Connection, dsn: str
+) -> None:
+    ann = await store.create(user("ann", active=False))
+    one = await store.create(group("one"), [ann.id])
+    forgetter = await asyncpg.connect(dsn, server_settings={"search_path": "pg_catalog"})
+
+    async def forget() -> None:
+        async with forgetter.transaction():
+            await forget_scim(forgetter, ann.id)
+
+    # As a request that adds somebody to the group does it: first the group, then who is to be in it.
+    async with connection.transaction():
+        await connection.fetchrow(QUERIES["scim_lock"], "corp", one.kind.value, one.id)
+        forgetting = asyncio.create_task(forget())
+        await somebody_waits(connection)
+        holding = "select id from aim.scim_resources where id = $1 for key share nowait"
+        assert await connection.fetchval(holding, ann.id) == ann.id
+    await forgetting
+    await forgetter.close()
+    assert await store.get(ScimKind.USER, ann.id) is None
+    assert await members(store, one.id) == []
 
 
 def test_the_store_offers_its_port_and_to_watch() -> None:

@@ -82,6 +82,7 @@ def test_what_the_store_can_do(kinds: list[ScimKind], text: str, expected: ScimF
         (USERS, "emails pr", None),
         (BOTH, 'userName eq "a"', None),
         (BOTH, 'displayName eq "a"', None),
+        (BOTH, f'{GROUP}:externalId eq "a"', None),
     ],
 )
 def test_what_it_can_do_in_part(kinds: list[ScimKind], text: str, part: ScimFilter | None) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from aim.bridges.scim.dialects import Operation
 from aim.bridges.scim.errors import ScimError
 from aim.bridges.scim.patching import GroupChange, group_change, member_ids
-from tests.unit.scim_client import Service, a_group, ops, service
+from aim.bridges.scim.rights import Grant, Rights
+from tests.unit.scim_client import TOKEN, Service, a_group, a_user, ops, service
 
 LARGE = 150
 
@@ -94,6 +95,34 @@ async def test_a_group_is_no_member_of_itself() -> None:
     ):
         answer = await scim.call(method, where, body)
         assert (answer.status_code, answer.json()["scimType"]) == (400, "invalidValue")
+
+
+@pytest.mark.parametrize("op", ["add", "replace"])
+async def test_an_operation_without_a_value_takes_nobody_out(op: str) -> None:
+    scim = service()
+    ann = await scim.user("ann")
+    group = await scim.group("staff", [ann["id"]])
+    answer = await scim.call("PATCH", f"/Groups/{group['id']}", ops({"op": op, "path": "members"}))
+    assert (answer.status_code, answer.json()["scimType"]) == (400, "invalidValue")
+    assert await scim.members(group["id"]) == {ann["id"]}
+
+
+async def test_who_may_only_write_is_not_shown_who_is_a_member_of_what() -> None:
+    scim = service()
+    ann = await scim.user("ann")
+    group = await scim.group("staff", [ann["id"]])
+    writer = service(scim.store, rights=Rights([Grant(TOKEN, ["write:*"])]))
+    for method, path, body in (
+        ("PUT", f"/Groups/{group['id']}", a_group("staff")),
+        ("PUT", f"/Users/{ann['id']}", a_user("ann")),
+        ("POST", "/Groups", a_group("others", [ann["id"]])),
+    ):
+        for asked in ({}, {"attributes": "id,members,groups"}, {"excludedAttributes": "meta"}):
+            answer = await writer.call(method, path, body, params=asked)
+            assert answer.status_code in (200, 201)
+            assert not {"members", "groups"} & set(answer.json()), (path, asked)
+            assert ("meta" in answer.json()) == (not asked)
+    assert await scim.members(group["id"]) == {ann["id"]}
 
 
 @pytest.mark.parametrize(

@@ -117,12 +117,17 @@ async def test_entra_takes_attributes_away() -> None:
         {"op": "Remove", "path": f"{ENTERPRISE}:manager"},
         {"op": "Add", "path": f"{ENTERPRISE}:manager", "value": ""},
         {"op": "Remove", "path": 'emails[type eq "work"].value'},
-        {"op": "Remove", "path": 'phoneNumbers[type eq "fax"].value'},
+        {"op": "Add", "path": f"{ENTERPRISE}:manager", "value": "5d1b"},
+        {"op": "Remove", "path": f"{ENTERPRISE}:manager", "value": [{"$ref": None, "value": "5d1b"}]},
+        {"op": "Remove", "path": "displayName", "value": "Ann Example"},
+        {"op": "Remove", "path": f"{ENTERPRISE}:department", "value": ""},
+        {"op": "Remove", "path": 'phoneNumbers[type eq "fax"].value', "value": "123"},
     ):
         assert (await scim.call("PATCH", f"/Users/{user['id']}", ops(operation))).status_code == 200
     left = (await scim.call("GET", f"/Users/{user['id']}")).json()
     assert "givenName" not in left["name"]
-    assert "manager" not in left[ENTERPRISE]
+    assert set(left[ENTERPRISE]) == {"employeeNumber"}
+    assert "displayName" not in left
     assert not scim.memory.resources[user["id"]].emails
 
 

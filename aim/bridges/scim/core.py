@@ -46,7 +46,7 @@ from scim2_server.service import ScimService
 from scim2_server.utils import parametrize
 
 from aim.bridges.scim.dialects import PATCH_SCHEMA, Operation
-from aim.bridges.scim.errors import ScimError, invalid_syntax, not_found
+from aim.bridges.scim.errors import ScimError, invalid_syntax, invalid_value, not_found
 from aim.bridges.scim.projection import Projection, projection
 from aim.bridges.scim.resources import ENTERPRISE, MODEL, MODELS, SCHEMA, etag
 from aim.ports.scim import ScimKind
@@ -56,6 +56,16 @@ PAGE = 100
 LARGEST_PAGE = 1000
 MOST_OPERATIONS = 1000
 """In one bulk request."""
+MOST_CHANGES = 200
+"""Operations of one PATCH, those on members not counted: each looks at the whole resource."""
+MOST_VALUES = 1000
+"""Of one attribute, such as emails: each change compares them all."""
+MOST_COMPARED = 10_000
+"""In one PATCH: its operations, times the values that the resource may have by then."""
+LONGEST_SEARCH = 65_536
+"""Characters of all parameters together."""
+LONGEST_PATH = 4096
+"""Characters of a path of a PATCH."""
 CURSOR_TIMEOUT = 3600
 """Seconds for which a cursor holds."""
 
@@ -161,6 +171,7 @@ class Core:
     def document(self, kind: ScimKind, given: Mapping[str, object]) -> dict[str, object]:
         """What is stored of a body of POST or PUT, checked and in the schema's spelling; without members."""
         body = {key: value for key, value in given.items() if key.lower() not in _NOT_STORED}
+        _require_few(body)
         with self._provider, refusals():
             model = MODEL[kind].model_validate(
                 {"schemas": [SCHEMA[kind], *_extensions(body)], **body},
@@ -173,6 +184,18 @@ class Core:
         self, kind: ScimKind, document: Mapping[str, object], operations: Sequence[Operation]
     ) -> dict[str, object]:
         """The document after these operations, none of which is on members."""
+        if len(operations) > MOST_CHANGES:
+            raise invalid_value(f"a PATCH has at most {MOST_CHANGES} operations besides those on members")
+        for one in operations:
+            _require_short(one.path)
+            _require_few({one.path: one.value})
+        if (
+            len(operations) * (_values(document.values()) + _values(one.value for one in operations))
+            > MOST_COMPARED
+        ):
+            raise invalid_value(
+                "these are too many operations on so many values: send them in several requests"
+            )
         with self._provider, refusals():
             patch = parametrize(PatchOp, MODEL[kind]).model_validate(
                 {"schemas": [PATCH_SCHEMA], "Operations": [_operation(one) for one in operations]},
@@ -182,10 +205,13 @@ class Core:
                 {"schemas": [SCHEMA[kind], *_extensions(document)], **document}, scim_policy=_TOLERANT
             )
             patch.patch(model)
-            return _stored(model)
+            found = _stored(model)
+        _require_few(found)
+        return found
 
     def choose(self, path: str, entries: Sequence[Mapping[str, object]]) -> list[bool]:
         """For each of these members whether the path of a PATCH, `members[…]`, selects it."""
+        _require_short(path)
         with self._provider, refusals():
             selection = path[: path.rindex("]") + 1] if "]" in path else path
             model = MODEL[ScimKind.GROUP]
@@ -198,6 +224,8 @@ class Core:
         """The request in a query or a body, at the endpoint of `kinds`, of which `allowed` are searched."""
         if not isinstance(given, dict):
             raise invalid_syntax("the body must be a JSON object")
+        if len(str(given)) > LONGEST_SEARCH:
+            raise ScimError(400, f"a search has at most {LONGEST_SEARCH} characters", "invalidFilter")
         with self._provider, refusals():
             request, position = self._service.read_search(self._service.types(kinds), given)
         return Search(
@@ -205,7 +233,9 @@ class Core:
             endpoint=kinds,
             filter=None if request.filter is None else request.filter.ast,
             sort_by=None if request.sort_by is None else str(request.sort_by),
-            descending=request.sort_order == SearchRequest.SortOrder.descending,
+            # An order is that of sortBy (RFC 7644, 3.4.2.3); without one it means nothing.
+            descending=request.sort_by is not None
+            and request.sort_order == SearchRequest.SortOrder.descending,
             count=request.count if request.count is not None else PAGE,
             start_index=None if request.cursor is not None else request.start_index or 1,
             position=position,
@@ -245,6 +275,22 @@ def _extensions(document: Mapping[str, object]) -> list[str]:
 def _stored(model: Resource[Any]) -> dict[str, object]:
     dumped = model.model_dump()
     return {key: value for key, value in dumped.items() if key not in _NOT_STORED}
+
+
+def _require_few(document: Mapping[str, object]) -> None:
+    for name, value in document.items():
+        if isinstance(value, list) and len(value) > MOST_VALUES:
+            raise invalid_value(f"{name[:200]} has at most {MOST_VALUES} values")
+
+
+def _values(of: Iterable[object]) -> int:
+    """How many values all these attributes have that have several."""
+    return sum(len(value) for value in of if isinstance(value, list))
+
+
+def _require_short(path: str) -> None:
+    if len(path) > LONGEST_PATH:
+        raise ScimError(400, f"a path has at most {LONGEST_PATH} characters", "invalidPath")
 
 
 def _operation(one: Operation) -> dict[str, object]:
@@ -343,12 +389,21 @@ def refusals() -> Iterator[None]:
     except MethodNotAllowedException as error:
         raise ScimError(405, error.detail, headers={"Allow": ", ".join(error.allowed)}) from error
     except SCIMException as error:
+        if isinstance(error.__cause__, ValidationError):
+            # Its own text has the whole of the other's: several lines about models, and what the client sent.
+            raise ScimError(
+                error.status, _first(error.__cause__).detail or "invalid", error.scim_type
+            ) from error
         raise ScimError(error.status, str(error), error.scim_type or None) from error
     except ValidationError as error:
-        first = Error.from_validation_errors(error)[0]
+        first = _first(error)
         raise ScimError(first.status or 400, first.detail or "invalid", first.scim_type or None) from error
     except RecursionError as error:
         raise invalid_syntax("the request is nested too deep") from error
+
+
+def _first(error: ValidationError) -> Error:
+    return Error.from_validation_errors(error)[0]
 
 
 def _configuration(largest_body: int) -> ServiceProviderConfig:

@@ -32,6 +32,20 @@ _TRUTH = {"true": True, "false": False}
 _TRUTHS = frozenset({"active", "primary"})
 """Attributes that are true or false, at any level."""
 _QUOTED_TRUTH = re.compile(r'\b(primary|active)(\s+(?:eq|ne)\s+)"(true|false)"', re.IGNORECASE)
+_SEVERAL = frozenset(
+    {
+        "members",
+        "emails",
+        "phonenumbers",
+        "ims",
+        "photos",
+        "addresses",
+        "entitlements",
+        "roles",
+        "x509certificates",
+    }
+)
+"""Attributes with several values, in lower case: what a `remove` on one of them says as its value matters."""
 _NOT_OURS_TO_SET = frozenset({"schemas", "id", "meta"})
 _OPS = frozenset({"add", "replace", "remove"})
 
@@ -169,9 +183,14 @@ def _operation(kind: ScimKind, op: str, path: str, value: object, given: bool) -
         if path.lower().startswith(f"{urn.lower()}:"):
             path = path[len(urn) + 1 :] if urn == SCHEMA[kind] else f"{urn}{path[len(urn) :]}"
     name = re.split(r"[.:]", path.partition("]")[2] or path)[-1]
-    if path.lower() == f"{ENTERPRISE}:manager".lower():
+    is_manager = path.lower() == f"{ENTERPRISE}:manager".lower()
+    is_plain = path.lower() not in _SEVERAL and not isinstance(value, dict | list)
+    if op == "remove" and (is_manager or is_plain):
+        # There is one value, and the path says which: what it was before may be told, for nothing.
+        return Operation(op, path, has_value=False)
+    if is_manager:
         value = _manager(value)
-        if op != "remove" and value is None:
+        if value is None:
             return Operation("remove", path, has_value=False)
     elif path.lower() == ENTERPRISE.lower() and isinstance(value, dict):
         value = {key: _by_name(key, inner) for key, inner in value.items()}

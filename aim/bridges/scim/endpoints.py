@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import structlog
+
 from aim.bridges.scim.core import BulkOrder, Core, Route, Search
 from aim.bridges.scim.errors import ScimError, invalid_value
 from aim.bridges.scim.projection import Projection, projection
@@ -17,6 +19,7 @@ from aim.bridges.scim.resources import etag, location
 from aim.bridges.scim.rights import Access
 from aim.bridges.scim.storage import Storage
 from aim.bridges.scim.writing import UNCONDITIONAL, Conditions, Writing
+from aim.errors import HomeserverRefused, HomeserverUnavailable, StoreError
 from aim.ports.scim import ScimKind, ScimResource
 
 SMALL = 100
@@ -24,6 +27,8 @@ SMALL = 100
 
 DISCOVERY = frozenset({"service_provider_config", "resource_types", "resource_type", "schemas", "schema"})
 """Operations that need no token (RFC 7644, 4)."""
+
+_log = structlog.get_logger()
 
 _LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 _BULK = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
@@ -88,7 +93,7 @@ class Endpoints:
     async def _create(self, route: Route, request: Request, access: Access) -> Answer:
         kind = _kind(route)
         access.require("write", kind)
-        wanted = _projection(request)
+        wanted = _shown_to(access, kind, _projection(request))
         created = await self._writing.create(kind, request.body)
         return await self._shown(created, request, wanted, 201)
 
@@ -112,7 +117,7 @@ class Endpoints:
         wanted = _projection(request)
         if route.operation == "replace":
             replaced = await self._writing.replace(kind, id_, request.body, request.conditions)
-            return await self._shown(replaced, request, wanted, 200)
+            return await self._shown(replaced, request, _shown_to(access, kind, wanted), 200)
         patched = await self._writing.patch(kind, id_, request.body, request.conditions)
         if not access.may("read", kind):
             # Who may only write did not send all of it, and is not shown the rest.
@@ -168,13 +173,25 @@ class Endpoints:
         """Each operation as if it had come alone (RFC 7644, 3.7), with an outcome of its own."""
         order = BulkOrder(request.body)
         outcomes: dict[int, dict[str, object]] = {}
+        is_away = False
         for index in order:
             outcome = order.said(index)
             try:
+                if is_away:
+                    raise _away()
                 status, made = await self._bulk_step(order, index, request.base, access, outcome)
+            except (StoreError, HomeserverUnavailable) as error:
+                if not outcomes:
+                    raise
+                # What was done before is told, or the client would do it twice; nobody waits for the rest.
+                _log.error("a SCIM request was carried out in part", cause=error.message, remedy=error.remedy)
+                is_away = True
+                status, made = _refused(outcome, _away())
+            except HomeserverRefused as error:
+                refusal = invalid_value(f"the homeserver refused it: {error.message}")
+                status, made = _refused(outcome, refusal)
             except ScimError as error:
-                status, made = error.status, None
-                outcome["response"] = error.body()
+                status, made = _refused(outcome, error)
             outcome["status"] = str(status)
             outcomes[index] = outcome
             order.record(index, status, made)
@@ -216,6 +233,21 @@ class Endpoints:
 def _kind(route: Route) -> ScimKind:
     assert route.kind is not None
     return route.kind
+
+
+def _away() -> ScimError:
+    return ScimError(503, "this can't be done now; try again")
+
+
+def _refused(outcome: dict[str, object], error: ScimError) -> tuple[int, None]:
+    """Status and resource of an operation of a bulk request that failed; why goes into `outcome`."""
+    outcome["response"] = error.body()
+    return error.status, None
+
+
+def _shown_to(access: Access, kind: ScimKind, wanted: Projection) -> Projection:
+    """Who may only write is not shown who is a member of what."""
+    return wanted if access.may("read", kind) else wanted.less("members", "groups")
 
 
 def _projection(request: Request) -> Projection:

@@ -24,7 +24,7 @@ from scim2_models.path import (
 )
 
 from aim.bridges.scim.errors import ScimError
-from aim.bridges.scim.resources import GROUP, USER
+from aim.bridges.scim.resources import GROUP, SCHEMA, USER
 from aim.ports.scim import (
     ScimAll,
     ScimAny,
@@ -59,7 +59,8 @@ _GROUP: Mapping[str, ScimAttribute] = {
 }
 _DATES = frozenset({ScimAttribute.CREATED, ScimAttribute.MODIFIED})
 _FRAGMENTS = frozenset({CompareOperator.co, CompareOperator.sw, CompareOperator.ew})
-_URNS = frozenset({None, USER.lower(), GROUP.lower()})
+_MOST_PARTS = 100
+"""Comparisons of a filter for which resources are looked at one by one: each costs for each of them."""
 
 _SORTED_BY = frozenset(
     {
@@ -87,7 +88,32 @@ _ANYTHING = Narrowed(None, exact=False)
 
 
 def narrow(node: FilterNode, kinds: Sequence[ScimKind]) -> Narrowed:
-    """The store's filter for resources of these kinds. ScimError for text that none of them can have."""
+    """The store's filter for resources of these kinds. ScimError for text that none of them can have, and for
+    a filter that the store can't do alone if it is too large to be tried on each resource."""
+    found = _narrow(node, kinds)
+    if not found.exact and _parts(node) > _MOST_PARTS:
+        raise ScimError(
+            400,
+            f"a filter of more than {_MOST_PARTS} comparisons is on userName, externalId, displayName, "
+            "emails.value, id, active, members or meta only",
+            "invalidFilter",
+        )
+    return found
+
+
+def _parts(node: FilterNode) -> int:
+    match node:
+        case Not():
+            return _parts(node.expr)
+        case LogicalExpr():
+            return sum(map(_parts, node.terms))
+        case ValuePath():
+            return _parts(node.val_filter)
+        case _:
+            return 1
+
+
+def _narrow(node: FilterNode, kinds: Sequence[ScimKind]) -> Narrowed:
     found = _ANYTHING
     match node:
         case Comparison():
@@ -95,7 +121,7 @@ def narrow(node: FilterNode, kinds: Sequence[ScimKind]) -> Narrowed:
         case Present():
             found = _present(node, kinds)
         case Not():
-            inner = narrow(node.expr, kinds)
+            inner = _narrow(node.expr, kinds)
             if inner.filter is not None and inner.exact:
                 found = Narrowed(ScimNot(inner.filter), exact=True)
         case LogicalExpr():
@@ -122,7 +148,8 @@ def _attributes(kinds: Sequence[ScimKind]) -> Mapping[str, ScimAttribute]:
 
 
 def _attribute(path: AttrPath, kinds: Sequence[ScimKind]) -> ScimAttribute | None:
-    if path.uri is not None and path.uri.lower() not in _URNS:
+    if path.uri is not None and [path.uri.lower()] != [SCHEMA[kind].lower() for kind in kinds]:
+        # Of an extension, or of one kind among several.
         return None
     name = path.attr.lower() if path.sub_attr is None else f"{path.attr}.{path.sub_attr}".lower()
     return _attributes(kinds).get(name)
@@ -188,7 +215,7 @@ def _present(node: Present, kinds: Sequence[ScimKind]) -> Narrowed:
 
 
 def _logical(node: LogicalExpr, kinds: Sequence[ScimKind]) -> Narrowed:
-    terms = [narrow(term, kinds) for term in node.terms]
+    terms = [_narrow(term, kinds) for term in node.terms]
     exact = all(term.exact for term in terms)
     filters = [term.filter for term in terms if term.filter is not None]
     if node.op is LogicalOperator.or_:

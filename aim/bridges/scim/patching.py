@@ -11,11 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aim.bridges.scim.dialects import Operation
-from aim.bridges.scim.errors import invalid_value, mutability
+from aim.bridges.scim.errors import invalid_value, mutability, too_many
 from aim.ports.scim import ScimKind
 
 _VALUE = re.compile(r'value\s+eq\s+("(?:[^"\\]|\\.)*")', re.IGNORECASE)
 _BY_VALUE = re.compile(rf"members\[\s*{_VALUE.pattern}(?:\s+or\s+{_VALUE.pattern})*\s*\]\Z", re.IGNORECASE)
+
+MOST_SELECTIONS = 3
+"""Operations of one PATCH that choose members by looking at each: of ten thousand, that takes long."""
 
 _PLAIN: Mapping[str, Mapping[ScimKind, str]] = {
     "displayname": {ScimKind.USER: "displayName", ScimKind.GROUP: "displayName"},
@@ -75,6 +78,7 @@ Choose = Callable[[str], Awaitable[Sequence[str]]]
 async def group_change(operations: Sequence[Operation], choose: Choose) -> GroupChange:
     """The change that these operations are. ScimError for those that can't be."""
     change = GroupChange()
+    choose = _sparingly(choose)
     for operation in operations:
         path = operation.path.lower()
         if path == "members":
@@ -88,7 +92,26 @@ async def group_change(operations: Sequence[Operation], choose: Choose) -> Group
     return change
 
 
+def _sparingly(choose: Choose) -> Choose:
+    """The same, but not for ever."""
+    left = MOST_SELECTIONS
+
+    async def chosen(path: str) -> Sequence[str]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise too_many(
+                f"a PATCH has at most {MOST_SELECTIONS} operations that choose members by more than value"
+            )
+        return await choose(path)
+
+    return chosen
+
+
 def _on_members(change: GroupChange, operation: Operation) -> None:
+    if operation.op != "remove" and not operation.has_value:
+        # For nothing, a replace would take everybody out.
+        raise invalid_value(f"{operation.op} needs a value")
     match operation.op:
         case "add":
             change.insert(member_ids(operation.value))

@@ -42,6 +42,12 @@ class Projection:
             return name in self.only
         return self.without is None or self.without.get(name, frozenset()) is not None
 
+    def less(self, *attributes: str) -> Projection:
+        """The same without these."""
+        if self.only is not None:
+            return Projection(only={name: subs for name, subs in self.only.items() if name not in attributes})
+        return Projection(without={**(self.without or {}), **dict.fromkeys(attributes)})
+
     def apply(self, resource: Mapping[str, object]) -> dict[str, object]:
         """The resource with only what is asked for."""
         if self.only is not None:

@@ -7,7 +7,7 @@ needs no `$ref`. This module defines models of scim2_models, therefore it import
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -243,19 +243,27 @@ def render(
     shown: dict[str, object] = {"schemas": schemas, "id": resource.id, **resource.document}
     if members:
         named = named or (wanted.only is not None and "members" in wanted.only)
-        shown["members"] = [_member(member, base, named=named) for member in members]
+        shown["members"] = list(_members(members, base, named=named))
     if groups:
-        shown["groups"] = [{**_member(group, base, named=True), "type": "direct"} for group in groups]
+        shown["groups"] = [{**group, "type": "direct"} for group in _members(groups, base, named=True)]
     shown["meta"] = _meta(resource, base)
     return shown if wanted.is_whole else wanted.apply(shown)
 
 
-def _member(member: ScimMember, base: str, *, named: bool) -> dict[str, object]:
-    shown: dict[str, object] = {"value": member.id, "$ref": location(base, member.kind, member.id)}
-    if named:
-        shown["display"] = member.name
-    shown["type"] = member.kind.value
-    return shown
+def _members(members: Iterable[ScimMember], base: str, *, named: bool) -> Iterator[dict[str, object]]:
+    # What all of a kind share is made once: there may be ten thousand.
+    users, groups = (location(base, kind, "") for kind in (ScimKind.USER, ScimKind.GROUP))
+    user, group = ScimKind.USER.value, ScimKind.GROUP.value
+    for member in members:
+        is_user = member.kind is ScimKind.USER
+        shown: dict[str, object] = {
+            "value": member.id,
+            "$ref": (users if is_user else groups) + member.id,
+            "type": user if is_user else group,
+        }
+        if named:
+            shown["display"] = member.name
+        yield shown
 
 
 def _meta(resource: ScimResource, base: str) -> dict[str, object]:

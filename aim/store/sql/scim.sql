@@ -4,14 +4,29 @@
 
 -- Reading -------------------------------------------------------------------------------------------------------------
 
+-- name: scim_with_groups
+-- Joined to resources `p`: the groups that each of them is in, as scim_groups_of tells them, for one wait less.
+left join lateral (
+    select
+        array_agg(g.id order by g.name collate "C", g.id) as ids,
+        array_agg(g.kind order by g.name collate "C", g.id) as kinds,
+        array_agg(g.name order by g.name collate "C", g.id) as names
+    from aim.scim_memberships m
+    join aim.scim_resources g on g.id = m.group_id
+    where m.member_id = p.id and g.client = $1
+) groups on true
+
 -- name: scim_get
-select id, kind, name, external_id, active, localpart, emails, document, version, created, modified
-from aim.scim_resources
-where client = $1 and kind = $2 and id = $3;
+select
+    p.id, p.kind, p.name, p.external_id, p.active, p.localpart, p.emails, p.document, p.version, p.created, p.modified,
+    groups.*
+from aim.scim_resources p
+{with_groups}
+where p.client = $1 and p.kind = $2 and p.id = $3;
 
 -- name: scim_search
 -- Total and page of one moment, in one answer; a row without an id if the page is empty.
-select c.total, {elsewhere} as elsewhere, p.*
+select c.total, {elsewhere} as elsewhere, p.*, groups.*
 from (select count(*) as total from aim.scim_resources r where {where}) c
 left join lateral (
     select
@@ -22,6 +37,7 @@ left join lateral (
     order by {sort} {direction}, r.id {direction}
     limit {limit} offset {offset}
 ) p on true
+{with_groups}
 order by p.sort_value {direction}, p.id {direction};
 
 -- name: scim_elsewhere
@@ -142,14 +158,27 @@ set name = $4,
 where client = $1 and kind = $2 and id = $3
 returning id, kind, name, external_id, active, localpart, emails, document, version, created, modified;
 
+-- name: scim_replace_version
+-- What scim_replace does, if this is the version, and there is anything to change. No row: neither was, or one.
+update aim.scim_resources
+set name = $4,
+    name_key = $5,
+    external_id = $6,
+    external_key = $7,
+    active = $8,
+    localpart = $9,
+    emails = $10,
+    email_keys = $11,
+    display_name = $12,
+    display_key = $13,
+    document = $14,
+    version = version + 1,
+    modified = greatest(statement_timestamp(), modified + interval '1 microsecond')
+where client = $1 and kind = $2 and id = $3 and version = $15
+  and (name, external_id, active, localpart, emails, document) is distinct from ($4, $6, $8, $9, $10, $14)
+returning id, kind, name, external_id, active, localpart, emails, document, version, created, modified
+
 -- name: scim_touch
--- With scim_changed, for one wait less.
-with changed as (
-    insert into aim.scim_revisions as r (client, part, changes, last_write)
-    values ($1, pg_backend_pid() % 16, 1, clock_timestamp())
-    on conflict (client, part) do update set changes = r.changes + 1, last_write = excluded.last_write
-    returning pg_notify('aim_scim', '')
-)
 update aim.scim_resources
 set version = version + 1, modified = greatest(statement_timestamp(), modified + interval '1 microsecond')
 where client = $1 and id = $2
@@ -206,6 +235,21 @@ values ($1, pg_backend_pid() % 16, 1, clock_timestamp())
 on conflict (client, part) do update set changes = r.changes + 1, last_write = excluded.last_write
 returning pg_notify('aim_scim', '');
 
+-- name: scim_and_changed
+-- A statement on one resource and scim_changed as one, for one wait less. It stays the last thing that is done, and is
+-- done if the statement did anything.
+with done as (
+{statement}
+), changed as (
+    insert into aim.scim_revisions as r (client, part, changes, last_write)
+    select $1, pg_backend_pid() % 16, 1, clock_timestamp() from done
+    on conflict (client, part) do update set changes = r.changes + 1, last_write = excluded.last_write
+    returning pg_notify('aim_scim', '')
+)
+select p.*, groups.*
+from done p
+{with_groups}
+
 -- name: scim_said_ready
 -- As scim_changed; but nobody pushed anything.
 insert into aim.scim_revisions as r (client, part, changes)
@@ -222,6 +266,16 @@ delete from aim.scim_ready where client = $1;
 
 
 -- Forgetting ----------------------------------------------------------------------------------------------------------
+
+-- name: scim_lock_groups_of_inactive
+-- As scim_lock_groups_of.
+select r.id
+from aim.scim_resources u
+join aim.scim_memberships m on m.member_id = u.id
+join aim.scim_resources r on r.id = m.group_id
+where u.id = $1 and u.kind = 'User' and not u.active
+order by r.id
+for no key update of r;
 
 -- name: scim_lock_inactive
 select client from aim.scim_resources where id = $1 and kind = 'User' and not active for update;
