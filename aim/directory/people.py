@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ MAX_LOCALPART = 200
 """An MXID has at most 255 bytes (Matrix specification, appendices); this leaves 53 for the server's name."""
 
 _SHOWN = 5
-"""How many DNs a message names."""
+"""How many a message names."""
 
 # userAccountControl (MS-ADTS, 2.2.16)
 _ACCOUNT_DISABLE = 0x2
@@ -204,12 +204,14 @@ def _shared(keyed: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
 
 
 def _clashes(shared: Mapping[str, list[str]], what: str) -> list[Problem]:
-    problems = []
-    for subject, dns in shared.items():
-        more = f" and {len(dns) - _SHOWN} more" if len(dns) > _SHOWN else ""
-        message = f"{len(dns)} {what}: {'; '.join(dns[:_SHOWN])}{more}. None of them is touched"
-        problems.append(Problem(Severity.ERROR, subject, message))
-    return problems
+    return [clash(subject, dns, what) for subject, dns in shared.items()]
+
+
+def clash(subject: str, names: Sequence[str], what: str) -> Problem:
+    """Says that those of these names, sorted, share what only one may have."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    message = f"{len(names)} {what}: {'; '.join(names[:_SHOWN])}{more}. None of them is touched"
+    return Problem(Severity.ERROR, subject, message)
 
 
 def emails_of(values: Iterable[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 import asyncpg
 
+from aim.store.graph import forget_graph
 from aim.store.pseudonyms import Erased, audit_key, keyed_hash, pseudonym
 from aim.store.queries import QUERIES
 from aim.store.scim_forgetting import forget_scim
@@ -34,6 +35,7 @@ async def forget(
     await _rewrite_outcomes(connection, person)
     await _rewrite_plans(connection, person)
     await forget_scim(connection, user_id)
+    await forget_graph(connection, user_id)
     return person
 
 

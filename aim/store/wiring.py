@@ -14,6 +14,7 @@ from aim.store.accounts import open_stored_accounts
 from aim.store.audit import NothingAudited, open_audit_store
 from aim.store.decisions import DecisionStore, nothing_to_decide, open_decision_store
 from aim.store.embedded import embedded
+from aim.store.graph import PostgresGraph, open_graph_store
 from aim.store.mirror import open_live_mirror
 from aim.store.recorded import NothingRecorded, open_recorded
 from aim.store.recorder import RecorderStore, open_recorder
@@ -108,6 +109,20 @@ async def open_scim(
         if dsn is None:
             raise nothing_pushed()
         async with open_scim_store(dsn, client, read_only=read_only) as store:
+            yield store
+
+
+@asynccontextmanager
+async def open_graph(
+    database_url: str | None, data_dir: Path, key: str, *, read_only: bool
+) -> AsyncIterator[PostgresGraph | None]:
+    """What Microsoft Graph told, read in the way that `key` stands for: the port GraphReader, and for the one
+    writer, who is opened first, GraphStore. None if nothing was ever recorded. Raises StoreError."""
+    async with _dsn(database_url, data_dir, create=False) as dsn:
+        if dsn is None:
+            yield None
+            return
+        async with open_graph_store(dsn, key, read_only=read_only) as store:
             yield store
 
 

@@ -1,0 +1,1 @@
+"""Microsoft Graph: Entra ID becomes a Directory."""
