@@ -1,7 +1,7 @@
 """The herald: has people told of what a cycle decided about them. Used by the reconciler.
 
-In: a plan, what is remembered of it, and its world. Out: announcements, each once. Whose account is locked or
-unlocked is told by whoever does that (provisioner.account).
+In: a plan, what is remembered of it, and its world. Out: announcements, each once. Whose account is made,
+locked or unlocked is told by whoever does that (provisioner.account).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from aim.planner.document import digest
 from aim.planner.memory import Memory
 from aim.planner.plan import Plan
 from aim.planner.world import World
-from aim.ports import AccountReader, Announcement, Announcer, MailEvent
+from aim.ports import AccountReader, Announcement, Announcer, MailEvent, welcome
 
 
 class Herald:
@@ -50,12 +50,4 @@ class Herald:
             return
         for user in world.desired.directory.users:
             if user.localpart in localparts and user.active:
-                await self._announcer.announce(
-                    Announcement(
-                        event=MailEvent.REGISTERED,
-                        key=f"{MailEvent.REGISTERED} {user.id} {user.localpart}",
-                        localpart=user.localpart,
-                        display_name=user.display_name,
-                        emails=user.emails,
-                    )
-                )
+                await self._announcer.announce(welcome(user))

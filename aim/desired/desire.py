@@ -91,6 +91,7 @@ def desire(
             *mapping.problems,
         ),
         accounts=rules,
+        registers=config.registers_users,
         leaving=leavers,
         switched=switched,
     )

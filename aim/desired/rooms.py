@@ -95,6 +95,8 @@ class Desired:
     problems: tuple[Problem, ...] = ()
     accounts: AccountRules | None = None
     """What is asked for of accounts; None: nothing."""
+    registers: bool = False
+    """True: users without an account get one from us (`source.register_users`)."""
     leaving: Leaving = field(default_factory=Leaving)
     switched: bool = False
     """True: the directory is of another source, with other ids; nobody's going is believed before a person

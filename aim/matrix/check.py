@@ -56,9 +56,11 @@ async def check(
     connect: Connect = _QUICK,
     *,
     manages_accounts: bool = False,
+    registers_users: bool = False,
 ) -> list[Finding]:
     """Everything about the homeserver. `room_versions`: those that the configuration asks for.
-    `manages_accounts`: whether it asks that accounts follow the directory (`userProvisioner`).
+    `manages_accounts`: whether it asks that accounts follow the directory (`userProvisioner`);
+    `registers_users`: that they are made (`source.register_users`).
 
     Raises ConfigError if the URL or a token can't be one; all other failures are findings.
     """
@@ -66,7 +68,7 @@ async def check(
     async with open_getter(homeserver, connect) as transport, open_accounts(homeserver, connect) as server:
         try:
             # Not a comprehension: what was found before an error stays.
-            asked = _Asked(frozenset(room_versions), server, manages_accounts)
+            asked = _Asked(frozenset(room_versions), server, manages_accounts, registers_users)
             async for finding in _findings(homeserver, transport, asked):
                 findings += (finding,)
         except HomeserverError as error:
@@ -82,6 +84,7 @@ class _Asked:
     server: AccountServer | None
     """Whoever keeps the accounts."""
     manages_accounts: bool
+    registers_users: bool
 
 
 async def _findings(
@@ -97,10 +100,13 @@ async def _findings(
         return
     yield await _auth(homeserver, transport)
     way, found = await _accounts(homeserver, transport, asked.server)
-    yield await _acting(homeserver, transport, way)
+    acting = await _acting(homeserver, transport, way)
+    yield acting
     yield found
     if asked.manages_accounts:
         yield await _managing(homeserver, asked.server)
+    if asked.registers_users:
+        yield await _making(homeserver, asked.server, acting)
     yield await _registration(transport)
     yield await _room_versions(transport, asked.room_versions)
 
@@ -196,12 +202,7 @@ async def _managing(homeserver: Homeserver, server: AccountServer | None) -> Fin
     """Whether we may do what `userProvisioner` asks: reading the list takes the same right as writing."""
     name = "managing accounts"
     if server is None:
-        return Finding(
-            name,
-            Verdict.FAIL,
-            "homeserver.auth is mas, but nothing says where its admin API is",
-            "set homeserver.mas.url, client_id and client_secret",
-        )
+        return _no_admin_api(name)
     try:
         await server.permitted()
     except HomeserverError as error:
@@ -209,6 +210,34 @@ async def _managing(homeserver: Homeserver, server: AccountServer | None) -> Fin
     if homeserver.auth == "mas":
         return Finding(name, Verdict.OK, "permitted by the Matrix Authentication Service")
     return Finding(name, Verdict.OK, f"permitted as {homeserver.admin or homeserver.bot}")
+
+
+def _no_admin_api(name: str) -> Finding:
+    return Finding(
+        name,
+        Verdict.FAIL,
+        "homeserver.auth is mas, but nothing says where its admin API is",
+        "set homeserver.mas.url, client_id and client_secret",
+    )
+
+
+async def _making(homeserver: Homeserver, server: AccountServer | None, acting: Finding) -> Finding:
+    """By which way accounts are made, and whether we may go it. MAS has one right for all; the appservice
+    makes accounts where it may act as their users, as `acting` says."""
+    name = "making accounts"
+    if server is None:
+        return _no_admin_api(name)
+    if homeserver.auth == "mas":
+        try:
+            await server.permitted()
+        except HomeserverError as error:
+            return _failed(name, error)
+        return Finding(name, Verdict.OK, "done by the Matrix Authentication Service, which permits it")
+    if acting.verdict is Verdict.OK:
+        token = "actor_token" if homeserver.actor_token else "as_token"
+        return Finding(name, Verdict.OK, f"done by the appservice, with the {token}")
+    text = "the appservice may not make accounts, as it may not act as their users"
+    return Finding(name, Verdict.FAIL, text, acting.remedy)
 
 
 async def _acting(homeserver: Homeserver, transport: ReadTransport, way: AccountsWay) -> Finding:

@@ -21,11 +21,12 @@ from aim.matrix.mirror import Hooks, Mirror, StoredMirror
 from aim.matrix.observe import Reader
 from aim.matrix.parallel import Progress
 from aim.matrix.parse import Home
+from aim.matrix.registering import MasRegistrar, SynapseRegistrar
 from aim.matrix.retrying import Retries
 from aim.matrix.synapse import SynapseAccounts, SynapseWriter
 from aim.matrix.transport import PARALLELISM, READ_TIMEOUT, ReadTransport, Transport, open_transport
 from aim.matrix.write import Writer
-from aim.ports import AccountWriter, MirrorStore
+from aim.ports import AccountWriter, MirrorStore, Registrar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,8 @@ class Writing:
     """Whoever keeps the accounts, for a Book; None with `auth: mas` and no `mas`."""
     account_writer: AccountWriter | None
     """Changes accounts, for a BookedWriter; None as before."""
+    registrar: Registrar | None
+    """Makes accounts; None as before."""
 
 
 @asynccontextmanager
@@ -138,6 +141,7 @@ async def open_writer(
             mirror,
             server,
             _account_writer(homeserver, transport, mas),
+            _registrar(homeserver, transport, mas, server),
         )
 
 
@@ -188,6 +192,16 @@ def _account_writer(
     if homeserver.auth == "synapse":
         return SynapseWriter(transport, homeserver.server_name, admin=homeserver.admin)
     return None if mas is None else MasWriter(mas, transport, homeserver.server_name)
+
+
+def _registrar(
+    homeserver: Homeserver, transport: Transport, mas: MasTransport | None, server: AccountServer | None
+) -> Registrar | None:
+    if server is None:
+        return None
+    if mas is not None:
+        return MasRegistrar(mas, server)
+    return SynapseRegistrar(transport, server, accounts(homeserver, transport.reading(), server=server))
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ class ActionType(StrEnum):
     ADD_CHILD = "add_child"
     RELEASE_ROOM = "release_room"
     ABANDON_SPACE = "abandon_space"
+    REGISTER_ACCOUNT = "register_account"
     UNLOCK_ACCOUNT = "unlock_account"
     SET_DISPLAY_NAME = "set_display_name"
     SET_EMAILS = "set_emails"
@@ -363,6 +364,19 @@ def account_key(mxid: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterAccount(AccountAction):
+    """Makes the account of a user who has none, without a password: how they log in is not our business."""
+
+    type: ClassVar[ActionType] = ActionType.REGISTER_ACCOUNT
+
+    user_id: str
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"user_id": self.user_id}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetDisplayName(AccountAction):
     """Gives an account the display name that the directory has."""
 
@@ -440,7 +454,7 @@ class EraseAccount(AccountAction):
         return {"user_id": self.user_id, "due_at": self.due_at.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
-AnyAccountAction = SetDisplayName | SetEmails | LockAccount | UnlockAccount | EraseAccount
+AnyAccountAction = RegisterAccount | SetDisplayName | SetEmails | LockAccount | UnlockAccount | EraseAccount
 """All there are on accounts, for exhaustive matches."""
 
 AnyRoomAction = (

@@ -114,7 +114,7 @@ def _staying_out(world: World, desired: DesiredRoom, room: Room | None, number: 
     if room is not None and number in room.joined | room.invited:
         return
     has_account = number in world.observed.accounts
-    if not has_account and (room is None or number not in room.left):
+    if number not in world.reachable and (room is None or number not in room.left):
         if not world.desired.invite_before_login:
             yield Obstacle(Against.PENDING, "no account yet: asked in when it appears")
         return

@@ -21,9 +21,9 @@ from aim.world.rooms import Room
 def ask_in(
     world: World, desired: DesiredRoom, room: Room, scope: People | None, reasons: Reasons
 ) -> Iterator[Invite]:
-    """An invite for each entitled person who has an account, is not in, and has not chosen to be out; if
-    `scope` is given, only for these. None at all if no local member can invite."""
-    missing = desired.members & world.observed.accounts
+    """An invite for each entitled person who has an account, or gets one by this plan, is not in, and has not
+    chosen to be out; if `scope` is given, only for these. None at all if no local member can invite."""
+    missing = desired.members & world.reachable
     missing -= room.joined | room.invited | room.banned | world.desired.hands_off
     if scope is not None:
         missing &= scope

@@ -39,6 +39,7 @@ from aim.planner.keys import Keys
 from aim.planner.problems import pending, room_problems, world_problems
 from aim.planner.ranks import Ranks, ranks_of
 from aim.planner.reasons import Reasons
+from aim.planner.registering import registrations, waiting_for
 from aim.planner.replacing import replaced
 from aim.planner.sizes import too_many_levels
 from aim.planner.unenforceable import unenforceable
@@ -62,7 +63,7 @@ class Difference:
     problems: tuple[Problem, ...]
     """Sorted, without repeats."""
     pending: People
-    """Entitled people who are not invited because they have no account yet."""
+    """Entitled people who are not invited because they have no account, and get none by this plan."""
 
 
 def diff(world: World, keys: Keys | None = None) -> Difference:
@@ -80,6 +81,8 @@ def diff(world: World, keys: Keys | None = None) -> Difference:
     actions.extend(replaced(world))
     accounts = account_changes(world)
     actions.extend(accounts.actions)
+    if registering := registrations(world):
+        actions = [*registering, *waiting_for(world, actions, registering)]
     if keys is not None:
         actions = [action for action in actions if keys.cover(action)]
     actions.sort(key=lambda action: action.sort_key)
@@ -108,7 +111,8 @@ class _Comparison:
         self._reasons = Reasons(world)
         observed = world.observed
         # In an unchanged world this is what makes a room of ten thousand cost a few microseconds.
-        self._invitable = None if world.desired.invite_before_login else observed.accounts
+        self._reachable = world.reachable
+        self._invitable = None if world.desired.invite_before_login else self._reachable
         self._taken = dict(_spaces_to_take(world))
         self._room_ids = {
             **{key: control.room_id for key, control in self._taken.items() if control.room_id},
@@ -359,7 +363,7 @@ class _Comparison:
         if self._invitable is not None:
             missing &= self._invitable
         if self._world.joins:
-            missing |= desired.members & observed.invited & self._world.observed.accounts
+            missing |= desired.members & observed.invited & self._reachable
         missing -= observed.banned | self._world.desired.hands_off
         if not missing or not observed.left or missing.isdisjoint(People(observed.left)):
             return missing
@@ -403,7 +407,7 @@ class _Comparison:
         )
 
     def _is_joined_by_us(self, person: int) -> bool:
-        return self._world.joins and person in self._world.observed.accounts
+        return self._world.joins and person in self._reachable
 
     def _way_in(
         self, desired: DesiredRoom, observed: Room | None, person: int, rules: Mapping[str, object]
@@ -461,7 +465,6 @@ class _Comparison:
         desired = self._world.desired.rooms.get(key)
         if desired is None or not self._world.joins:
             return NOBODY
-        accounts = self._world.observed.accounts
         observed = self._world.observed.rooms.get(key)
         if observed is not None:
             ranks = ranks_of(observed, self._world.observed, self._world.roster)
@@ -469,11 +472,11 @@ class _Comparison:
                 ranks = ranks.in_control()
             elif observed.bot != "join":
                 return NOBODY
-            return self._missing(desired, observed) & accounts if ranks.can_invite else NOBODY
+            return self._missing(desired, observed) & self._reachable if ranks.can_invite else NOBODY
         if not self.is_new(key):
             return NOBODY
         people = desired.members if desired.invites else desired.moving
-        return (people - self._world.desired.hands_off) & accounts
+        return (people - self._world.desired.hands_off) & self._reachable
 
     def _is_pending(self, person: int) -> bool:
         return self._invitable is not None and person not in self._invitable

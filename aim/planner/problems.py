@@ -60,12 +60,12 @@ def _children(world: World) -> set[str]:
 
 
 def pending(world: World) -> People:
-    """Entitled people who are not invited because they have no account yet."""
+    """Entitled people who are not invited because they have no account, and get none by this plan."""
     if world.desired.invite_before_login:
         return NOBODY
     # The members of a space at the top include those of all spaces below it.
     entitled = union(room.members for room in world.desired.rooms.values() if room.parent is None)
-    return entitled - world.observed.accounts - world.desired.hands_off
+    return entitled - world.reachable - world.desired.hands_off
 
 
 def _waiting(world: World) -> Iterator[Problem]:

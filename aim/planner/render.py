@@ -31,6 +31,7 @@ from aim.planner.actions import (
     Kick,
     LockAccount,
     PersonAction,
+    RegisterAccount,
     ReleaseRoom,
     RemoveChild,
     SetDisplayName,
@@ -148,6 +149,8 @@ class _Spaces:
     def _on_account(self, action: AnyAccountAction, people: Sequence[str]) -> str:
         who = self._names(people)
         match action:
+            case RegisterAccount():
+                return f"register {who}"
             case SetDisplayName(display_name=name):
                 return f"name {who} “{name}”" if len(people) == 1 else f"set the display names of {who}"
             case SetEmails(emails=emails):
@@ -171,6 +174,8 @@ class _Spaces:
                 return f"abandon the space {action.room_id}"
 
     def _about(self, action: AnyAction, people: Sequence[str]) -> str:
+        if isinstance(action, AccountAction):
+            return self._on_account(action, people)
         who = self._names(people)
         match action:
             case SetPowerLevel(was=was, level=level):
@@ -179,8 +184,6 @@ class _Spaces:
                 return f"kick {who}{_themselves(action)}"
             case Join():
                 return f"join {who}"
-            case SetDisplayName() | SetEmails() | LockAccount() | UnlockAccount() | EraseAccount():
-                return self._on_account(action, people)
             case Invite(acting_as=str(member)):
                 return f"invite {who}, acting as {self._names([member])}"
             case _:

@@ -39,7 +39,7 @@ def too_many_levels(world: World, desired: DesiredRoom) -> bool:
 
 def _names(world: World, desired: DesiredRoom, holders: Mapping[int, int]) -> dict[str, int]:
     """Everybody who would be named: the entitled who can be, and those who keep what they have."""
-    reachable = None if world.desired.invite_before_login else world.observed.accounts
+    reachable = None if world.desired.invite_before_login else world.reachable
     untouched = world.desired.hands_off | desired.spared
     named = {
         person: level

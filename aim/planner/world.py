@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from aim.desired.rooms import Desired
-from aim.directory.roster import Roster
+from aim.directory.roster import NOBODY, People, Roster
 from aim.world.recorded import Recorded
 from aim.world.rooms import Observed
 
@@ -58,6 +58,19 @@ class World:
     def mxid(self, person: int) -> str:
         """The full Matrix user id of a person of our homeserver."""
         return self.observed.mxid(self.roster.localpart(person))
+
+    @property
+    def newcomers(self) -> People:
+        """Active users whose accounts are to be made: they have none, and it is not in doubt who they are."""
+        if not self.desired.registers:
+            return NOBODY
+        return self.desired.directory.everyone - self.observed.accounts - self.desired.hands_off
+
+    @property
+    def reachable(self) -> People:
+        """Who has an account, or gets one by this very plan: they can be asked in, and given levels."""
+        newcomers = self.newcomers
+        return self.observed.accounts | newcomers if newcomers else self.observed.accounts
 
     @property
     def filling(self) -> bool:

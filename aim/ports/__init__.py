@@ -5,9 +5,24 @@ The readers can't write: planning is handed these and nothing else. Wired in `ap
 
 from __future__ import annotations
 
-from aim.ports.accounts import AccountReader, AccountStore, AccountWriter, StoredAccount, StoredAccounts
+from aim.ports.accounts import (
+    AccountReader,
+    AccountStore,
+    AccountWriter,
+    Registrar,
+    StoredAccount,
+    StoredAccounts,
+)
 from aim.ports.homeserver import HomeserverReader, HomeserverWriter, NewRoom
-from aim.ports.mail import Announcement, Announcer, Letter, LetterStore, MailEvent, QueuedLetter
+from aim.ports.mail import (
+    Announcement,
+    Announcer,
+    Letter,
+    LetterStore,
+    MailEvent,
+    QueuedLetter,
+    welcome,
+)
 from aim.ports.mirror import (
     MemberKind,
     MirrorChanges,
@@ -52,6 +67,7 @@ __all__ = [
     "QueuedLetter",
     "RecordedReader",
     "Recorder",
+    "Registrar",
     "Source",
     "Stamp",
     "StateKey",
@@ -60,4 +76,5 @@ __all__ = [
     "StoredEvent",
     "StoredMember",
     "StoredMembers",
+    "welcome",
 ]

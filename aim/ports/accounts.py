@@ -68,6 +68,20 @@ class AccountWriter(Protocol):
         ...
 
 
+class Registrar(Protocol):
+    """Makes accounts, and never changes one. All raise HomeserverRefused or HomeserverUnavailable."""
+
+    async def register(self, localpart: str) -> bool:
+        """Makes an account without a password or a session. True: it was made now; False: the name is in use,
+        whoever has it, or had it. Safe to repeat."""
+        ...
+
+    async def find(self, localpart: str) -> Account | None:
+        """The account of that name at this moment, deactivated ones included as far as we may see those; None
+        if there is none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class StoredAccount:
     """An account as it is remembered."""

@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from aim.directory.model import User
+
 
 class MailEvent(StrEnum):
     """What people are told of by mail; each has a folder of templates."""
@@ -32,6 +34,18 @@ class Announcement:
     """Where they can be reached; for what admins are told the mailer's own list is used."""
     facts: Mapping[str, object] = field(default_factory=dict)
     """What the template may say besides: `due_at` (datetime), `held` (sequence of sentences), `digest`."""
+
+
+def welcome(user: User) -> Announcement:
+    """That this user has an account now. Whoever finds that out first tells it: the key is one for each user
+    and localpart."""
+    return Announcement(
+        event=MailEvent.REGISTERED,
+        key=f"{MailEvent.REGISTERED} {user.id} {user.localpart}",
+        localpart=user.localpart,
+        display_name=user.display_name,
+        emails=user.emails,
+    )
 
 
 class Announcer(Protocol):

@@ -6,22 +6,24 @@ they are, so that the next cycle finds either both or neither to be completed.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
 
 from aim.desired.queueing import locked_anew
-from aim.errors import HomeserverUnavailable
+from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.planner.actions import (
     AnyAccountAction,
     EraseAccount,
     LockAccount,
+    RegisterAccount,
     SetDisplayName,
     SetEmails,
     UnlockAccount,
 )
 from aim.planner.guards import counted_as
-from aim.ports import AccountWriter, Announcement, MailEvent
+from aim.ports import AccountWriter, Announcement, MailEvent, Registrar, welcome
 from aim.provisioner.tools import Job
 from aim.provisioner.work import SkippedError, Work
 from aim.world.accounts import Account
@@ -46,6 +48,8 @@ class AccountWork(Work):
     async def _do(self, action: AnyAccountAction) -> None:
         name = counted_as(action, self._job.tools.server_name)
         match action:
+            case RegisterAccount():
+                await self._register(action, name)
             case SetDisplayName(display_name=display_name):
                 await self._writer.set_display_name(name, display_name)
             case SetEmails(emails=emails):
@@ -65,6 +69,45 @@ class AccountWork(Work):
         if writer is None:
             raise HomeserverUnavailable("accounts can't be changed: no way to them is configured")
         return writer
+
+    async def _register(self, action: RegisterAccount, name: str) -> None:
+        """Done too if there is a usable account of that name by now: somebody was faster, or the answer to a
+        first try of ours was lost."""
+        tools = self._job.tools
+        if tools.registrar is None:
+            raise HomeserverUnavailable("accounts can't be made: no way to that is configured")
+        made = await tools.registrar.register(name)
+        if made:
+            await self._welcome(action)
+        else:
+            await self._require_usable(tools.registrar, action, name)
+        await tools.found_account(name)
+        if tools.known_accounts is not None:
+            tools.known_accounts.appeared([name])
+
+    async def _require_usable(self, registrar: Registrar, action: RegisterAccount, name: str) -> None:
+        found, reader = await registrar.find(name), self._job.tools.known_accounts
+        if found is not None and not found.deactivated:
+            return
+        if found is None:
+            message = f"{action.person} is taken by an account that aim can't see"
+            remedy = "see what the homeserver has under that name, or give the user another user name"
+        else:
+            message = f"{action.person} is taken by an account that was deactivated, and a name is given once"
+            remedy = "reactivate the account on the homeserver, or give the user another user name"
+            if reader is not None:
+                # Once that is known they are not touched, and a problem says so.
+                reader.suspect(name)
+        raise HomeserverRefused(message, remedy, status=409, errcode="M_USER_IN_USE")
+
+    async def _welcome(self, action: RegisterAccount) -> None:
+        announcer, users = self._job.tools.announcer, self._job.desired.directory.users
+        if announcer is None:
+            return
+        # Thousands may be new at once: they are sorted by id.
+        position = bisect_left(users, action.user_id, key=lambda user: user.id)
+        if position < len(users) and users[position].id == action.user_id:
+            await announcer.announce(welcome(users[position]))
 
     async def _lock(self, action: LockAccount, name: str) -> None:
         """What the plan knew of the account may be a day old: it is asked for again, and so is the queue."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 from aim.desired.rooms import DesiredRoom
 from aim.planner.actions import (
@@ -24,6 +25,8 @@ from aim.provisioner.creation import complete, create
 from aim.provisioner.tools import Job
 from aim.provisioner.work import Work
 from aim.world.recorded import RecordedRoom
+
+A = TypeVar("A", bound=AnyRoomAction)
 
 FIRST_INVITES = 50
 """So many invites go with a createRoom: it does them one after the other before it answers."""
@@ -94,10 +97,12 @@ class RoomWork(Work):
 
     async def _create(self, action: CreateRoom) -> None:
         """One createRoom with the levels and the first invites; settles these actions if it was done."""
-        levels = [other for other in self._actions if isinstance(other, SetPowerLevel)]
-        invited = [other for other in self._actions if _is_invited(other)][:FIRST_INVITES]
         try:
             parent_id = await self._job.rooms.id_of(action.parent) if action.parent else None
+            levels = await self._possible(
+                [other for other in self._actions if isinstance(other, SetPowerLevel)], len(self._actions)
+            )
+            invited = await self._possible(filter(_is_invited, self._actions), FIRST_INVITES)
             if obstacle := await self._job.settled.obstacle(action):
                 self._skip([action], obstacle)
             elif action.parent and parent_id is None:
@@ -110,6 +115,17 @@ class RoomWork(Work):
                 )
         finally:
             self._job.rooms.settle(self._key, self._room_id or None)
+
+    async def _possible(self, actions: Iterable[A], most: int) -> list[A]:
+        """The first of them that can go along with the creation, once what they depend on elsewhere (accounts
+        that are made) is over. The others are told what is in their way when their turn comes."""
+        found: list[A] = []
+        for action in actions:
+            if len(found) == most:
+                break
+            if await self._job.settled.obstacle(action) is None:
+                found.append(action)
+        return found
 
     async def _create_now(
         self,

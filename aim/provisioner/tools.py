@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aim.desired.rooms import Desired
-from aim.ports import AccountReader, AccountWriter, Announcer, HomeserverWriter, Outcome, Recorder
+from aim.ports import (
+    AccountReader,
+    AccountWriter,
+    Announcer,
+    HomeserverWriter,
+    Outcome,
+    Recorder,
+    Registrar,
+)
 from aim.provisioner.rooms import Rooms
 from aim.provisioner.settled import Settled
 from aim.world.accounts import Account
+
+
+async def _nobody(_: str) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,11 @@ class Tools:
     accounts: AccountWriter | None = None
     """None where the configuration asks for nothing of accounts."""
     known_accounts: AccountReader | None = None
+    registrar: Registrar | None = None
+    """None where the configuration does not let us make accounts."""
+    found_account: Callable[[str], Awaitable[None]] = _nobody
+    """Told the localpart of an account that is there now, so that nobody makes it again. May raise
+    StoreError."""
     announcer: Announcer | None = None
     """None: nobody is told anything by mail."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

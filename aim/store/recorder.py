@@ -175,6 +175,11 @@ class RecorderStore(RecordedStore):
         async with self._session.snapshot() as connection:
             return queued(await connection.fetch(QUERIES["load_queued"], user_id)).get(user_id)
 
+    async def waits(self, localpart: str) -> bool:
+        """Whether somebody of that localpart is on the deprovisioning queue at this moment."""
+        async with self._session.snapshot() as connection:
+            return bool(await connection.fetchval(QUERIES["is_name_queued"], localpart))
+
     async def dequeue(self, user_ids: Collection[str]) -> None:
         async with self._session.transaction() as connection:
             await connection.execute(QUERIES["dequeue"], list(user_ids))

@@ -16,7 +16,7 @@ from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.matrix.account_server import AccountServer, Attribute
 from aim.matrix.client import open_reader, open_writer
 from aim.matrix.mas_transport import Credentials
-from aim.ports import AccountWriter
+from aim.ports import AccountWriter, Registrar
 from aim.world.accounts import Account
 from tests.contract.test_matrix_homeserver import IMPATIENT, settings
 from tests.servers.mas import Mas, NewMas
@@ -38,6 +38,7 @@ class Kept:
     """In all names and addresses of one test: the homeserver is shared."""
     server: AccountServer
     writer: AccountWriter
+    registrar: Registrar
 
     @property
     def ann(self) -> str:
@@ -139,6 +140,7 @@ async def kept(
         writing = await stack.enter_async_context(open_writer(ours, IMPATIENT))
         assert reading.accounts is not None
         assert writing.account_writer is not None
+        assert writing.registrar is not None
         yield Kept(
             homeserver=homeserver,
             proxy=proxy,
@@ -146,6 +148,7 @@ async def kept(
             n=secrets.token_hex(3),
             server=reading.accounts,
             writer=writing.account_writer,
+            registrar=writing.registrar,
         )
 
 
@@ -428,3 +431,85 @@ async def test_whether_we_may(kept: Kept) -> None:
         await kept.server.permitted()
     assert caught.value.status == 403
     assert remedy in caught.value.remedy
+
+
+# Making accounts
+
+
+async def test_an_account_is_made_once(kept: Kept) -> None:
+    assert await kept.registrar.find(kept.ann) is None
+    assert await kept.registrar.register(kept.ann) is True
+    assert await kept.has_account(kept.ann)
+    found = await kept.registrar.find(kept.ann)
+    assert found is not None
+    assert (found.localpart, found.locked, found.deactivated, found.admin) == (kept.ann, False, False, False)
+    kept.forget()
+    assert await kept.registrar.register(kept.ann) is False
+    assert await kept.registrar.find(kept.ann) == found
+    assert len(kept.writes) == 1
+
+
+async def test_a_name_is_not_given_again_after_a_deactivation(kept: Kept) -> None:
+    await kept.add(kept.ann)
+    await kept.deactivate(kept.ann)
+    assert await kept.registrar.register(kept.ann) is False
+    found = await kept.registrar.find(kept.ann)
+    assert found is not None
+    assert found.deactivated
+
+
+async def test_a_server_that_is_away_makes_no_account_and_says_nothing_of_names(kept: Kept) -> None:
+    kept.proxy.fail(times=None, status=503)
+    with pytest.raises(HomeserverUnavailable):
+        await kept.registrar.register(kept.ann)
+    with pytest.raises(HomeserverUnavailable):
+        await kept.registrar.find(kept.ann)
+    assert not await kept.has_account(kept.ann)
+
+
+async def test_a_registration_whose_answer_was_lost_is_found_done(kept: Kept) -> None:
+    """It is sent again, and the second time the name is in use: by the account that we made."""
+    kept.proxy.lose_answers(is_registration)
+    assert await kept.registrar.register(kept.ann) is False
+    found = await kept.registrar.find(kept.ann)
+    assert found is not None
+    assert not found.deactivated
+
+
+def is_registration(request: Request) -> bool:
+    return request.is_write and request.path.endswith(("/register", "/users"))
+
+
+async def test_an_account_that_mas_does_not_know_can_not_be_seen(
+    homeserver: Homeserver, new_mas: NewMas
+) -> None:
+    mas = await new_mas()
+    mas.reserved.add("ghost")
+    ours = settings(homeserver, auth="mas", mas=mas.credentials)
+    async with open_writer(ours, IMPATIENT) as opened:
+        assert opened.registrar is not None
+        assert await opened.registrar.register("ghost") is False
+        assert await opened.registrar.find("ghost") is None
+        with pytest.raises(HomeserverRefused) as caught:
+            await opened.registrar.register("No Name")
+    assert caught.value.status == 400
+
+
+async def test_where_we_see_no_accounts_people_are_asked_for(homeserver: Homeserver) -> None:
+    name = f"dan{secrets.token_hex(3)}"
+    async with open_writer(settings(homeserver), IMPATIENT) as opened:
+        assert opened.registrar is not None
+        assert await opened.registrar.find(name) is None
+        assert await opened.registrar.register(name) is True
+        assert await opened.registrar.find(name) == Account(name)
+
+
+async def test_making_accounts_takes_the_actor(homeserver: Homeserver) -> None:
+    """The listener's namespaces hold nobody but the bot."""
+    name = f"dan{secrets.token_hex(3)}"
+    async with open_writer(settings(homeserver, actor_token=None), IMPATIENT) as opened:
+        assert opened.registrar is not None
+        with pytest.raises(HomeserverRefused) as caught:
+            await opened.registrar.register(name)
+    assert caught.value.errcode == "M_EXCLUSIVE"
+    assert "actor" in caught.value.remedy

@@ -25,10 +25,15 @@ async def proxy(homeserver: Homeserver, new_proxy: NewProxy) -> Proxy:
 
 
 async def findings(
-    homeserver: Homeserver, proxy: Proxy, *, manages_accounts: bool = False, **changes: Any
+    homeserver: Homeserver,
+    proxy: Proxy,
+    *,
+    manages_accounts: bool = False,
+    registers_users: bool = False,
+    **changes: Any,
 ) -> dict[str, Finding]:
     ours = settings(homeserver, **{"url": proxy.url, **changes})
-    found = await check(ours, manages_accounts=manages_accounts)
+    found = await check(ours, manages_accounts=manages_accounts, registers_users=registers_users)
     assert {request.method for request in proxy.requests} <= {"GET"}
     assert all(finding.remedy for finding in found if finding.verdict is not Verdict.OK)
     return {finding.name: finding for finding in found}
@@ -148,6 +153,29 @@ async def test_managing_accounts_takes_an_admin(homeserver: Homeserver, proxy: P
     assert found["managing accounts"].verdict is Verdict.FAIL
     assert "homeserver.admin_user" in found["managing accounts"].remedy
     assert "managing accounts" not in await findings(homeserver, proxy)
+
+
+async def test_making_accounts_takes_an_appservice_that_acts(homeserver: Homeserver, proxy: Proxy) -> None:
+    found = await findings(homeserver, proxy, registers_users=True)
+    assert found["making accounts"].verdict is Verdict.OK
+    assert "actor_token" in found["making accounts"].message
+    found = await findings(homeserver, proxy, registers_users=True, actor_token=None)
+    assert found["making accounts"].verdict is Verdict.FAIL
+    assert "actor_token" in found["making accounts"].remedy
+    assert "making accounts" not in await findings(homeserver, proxy)
+
+
+async def test_making_accounts_takes_an_admin_client_of_mas(
+    homeserver: Homeserver, proxy: Proxy, new_mas: NewMas
+) -> None:
+    mas = await new_mas()
+    found = await findings(homeserver, proxy, auth="mas", mas=mas.credentials, registers_users=True)
+    assert found["making accounts"].verdict is Verdict.OK
+    assert "Matrix Authentication Service" in found["making accounts"].message
+    mas.is_admin_client = False
+    found = await findings(homeserver, proxy, auth="mas", mas=mas.credentials, registers_users=True)
+    assert found["making accounts"].verdict is Verdict.FAIL
+    assert "admin_clients" in found["making accounts"].remedy
 
 
 async def test_a_homeserver_without_mas(homeserver: Homeserver, proxy: Proxy) -> None:

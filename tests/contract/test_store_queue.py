@@ -67,6 +67,13 @@ async def test_who_is_queued_is_read_back_whole(recorder: RecorderStore) -> None
     assert await recorder.queued("id-eve") is None
 
 
+async def test_whoever_waits_is_known_by_their_localpart_too(recorder: RecorderStore) -> None:
+    await recorder.enqueue([ANN])
+    assert [await recorder.waits(name) for name in ("ann", "bob")] == [True, False]
+    await recorder.dequeue(["id-ann"])
+    assert not await recorder.waits("ann")
+
+
 async def test_who_is_dequeued_is_gone_and_nobody_else(recorder: RecorderStore) -> None:
     await recorder.enqueue([ANN, BOB])
     await recorder.dequeue(["id-ann", "id-never-there"])

@@ -1,5 +1,5 @@
-"""A stand-in for the Matrix Authentication Service (MAS): its token endpoint and those parts of its admin API
-that we use, over HTTP on loopback.
+"""A stand-in for the Matrix Authentication Service (MAS): its token endpoint, introspection (RFC 7662) and
+those parts of its admin API that we use, over HTTP on loopback.
 
 It keeps state, refuses as MAS does, and takes nothing on trust: each request is checked against the
 description of the API (`mas_admin_api.json`: method, path, parameters, body), and so are its own answers.
@@ -192,12 +192,18 @@ class Mas:
         self.in_form = False
         """Whether its client has to give the secret in the form."""
         self.is_admin_client = True
+        self.may_introspect = True
+        """Whether its client may ask what a token may do."""
+        self.scopes: dict[str, str] = {}
+        """Somebody's token → its scope."""
         self.token_life = 300
         self.page_size = 3
         self.asked: list[Asked] = []
         self.deviations: list[str] = []
         self.refuses: set[str] = set()
         """Localparts whose accounts it refuses to lock."""
+        self.reserved: set[str] = set()
+        """Localparts of accounts on the homeserver that it does not know."""
         self._users: dict[str, MasUser] = {}
         self._emails: dict[str, MasEmail] = {}
         self._tokens: set[str] = set()
@@ -213,7 +219,7 @@ class Mas:
 
     @property
     def writes(self) -> list[Asked]:
-        return [each for each in self.asked if each.is_write and each.path != "/oauth2/token"]
+        return [each for each in self.asked if each.is_write and not each.path.startswith("/oauth2/")]
 
     @property
     def grants(self) -> int:
@@ -272,6 +278,8 @@ class Mas:
     async def _handle(self, request: web.Request) -> web.Response:
         if request.path == "/oauth2/token":
             response = await self._grant(request)
+        elif request.path == "/oauth2/introspect":
+            response = await self._introspect(request)
         else:
             response = await self._administer(request)
         self.asked.append(Asked(request.method, request.path, dict(request.query), response.status))
@@ -279,13 +287,7 @@ class Mas:
 
     async def _grant(self, request: web.Request) -> web.Response:
         form = {key: str(value) for key, value in (await request.post()).items()}
-        basic = request.headers.get("Authorization")
-        if basic is not None:
-            pair = base64.b64decode(basic.removeprefix("Basic ")).decode().split(":")
-            given = [unquote_plus(part) for part in pair]
-        else:
-            given = [form.get("client_id", ""), form.get("client_secret", "")]
-        if given != [self.client_id, self.client_secret] or (basic is None) != self.in_form:
+        if not self._is_client(request, form):
             return web.json_response({"error": "invalid_client"}, status=401)
         if request.method != "POST" or form.get("grant_type") != "client_credentials":
             return self._deviates("a token is asked for in another way")
@@ -301,6 +303,39 @@ class Mas:
             "scope": SCOPE,
         }
         return web.json_response(answer)
+
+    def _is_client(self, request: web.Request, form: Mapping[str, str]) -> bool:
+        """Whether it authenticates as our client, in the one way that this client is known for."""
+        basic = request.headers.get("Authorization")
+        if basic is not None:
+            pair = base64.b64decode(basic.removeprefix("Basic ")).decode().split(":")
+            given = [unquote_plus(part) for part in pair]
+        else:
+            given = [form.get("client_id", ""), form.get("client_secret", "")]
+        return given == [self.client_id, self.client_secret] and (basic is None) == self.in_form
+
+    async def _introspect(self, request: web.Request) -> web.Response:
+        """RFC 7662, section 2: a form by POST with one `token`, perhaps a hint, from a client that says who
+        it is; of a token that is not good nothing but that is told."""
+        pairs = list((await request.post()).items())
+        form = {key: str(value) for key, value in pairs}
+        known = {"token", "token_type_hint", *(("client_id", "client_secret") if self.in_form else ())}
+        if request.method != "POST" or request.content_type != "application/x-www-form-urlencoded":
+            return self._deviates("introspection is asked for by a form, by POST")
+        if request.query or len(form) < len(pairs):
+            return self._deviates("introspection: what is asked is in the form, and once")
+        if not self._is_client(request, form):
+            return web.json_response({"error": "invalid_client"}, status=401)
+        if set(form) - known or not form.get("token"):
+            return self._deviates(f"introspection: {sorted(form)}")
+        if form.get("token_type_hint", "access_token") not in {"access_token", "refresh_token"}:
+            return self._deviates("introspection: no such type of token")
+        if not self.may_introspect:
+            return web.json_response({"error": "access_denied"}, status=403)
+        scope = self.scopes.get(form["token"])
+        if scope is None:
+            return web.json_response({"active": False})
+        return web.json_response({"active": True, "scope": scope, "token_type": "access_token"})
 
     async def _administer(self, request: web.Request) -> web.Response:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -326,6 +361,7 @@ class Mas:
     def _done(self, operation: Operation, request: web.Request, body: object) -> tuple[int, Json | None]:
         handlers: Mapping[str, Callable[..., tuple[int, Json | None]]] = {
             f"GET {_API}/users": self._list_users,
+            f"POST {_API}/users": self._post_user,
             f"GET {_API}/users/{{id}}": self._get_user,
             f"GET {_API}/users/by-username/{{username}}": self._get_by_username,
             f"POST {_API}/users/{{id}}/lock": self._lock,
@@ -357,6 +393,16 @@ class Mas:
             or (status == "active" and not user.locked and not user.deactivated)
         ]
         return 200, self._page(request, users)
+
+    def _post_user(self, request: web.Request, _: object, body: Json) -> tuple[int, Json]:
+        name = body["username"]
+        if re.fullmatch(r"[a-z0-9._=/+-]+", name) is None:
+            raise _Answer(400, "Username is not valid")
+        if name in self.usernames():
+            raise _Answer(409, "User already exists")
+        if name in self.reserved:
+            raise _Answer(409, "Username is reserved by the homeserver")
+        return 201, _single(request, _user(self.add(name)))
 
     def _get_user(self, request: web.Request, arguments: Mapping[str, str], _: object) -> tuple[int, Json]:
         return 200, _single(request, _user(self._known(arguments["id"])))

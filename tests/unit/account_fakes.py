@@ -115,3 +115,24 @@ class FakeAnnouncer:
     @property
     def events(self) -> list[tuple[MailEvent, str | None]]:
         return [(one.event, one.localpart) for one in self.told]
+
+
+@dataclass
+class FakeRegistrar:
+    """Registrar over a set of names in use: `accounts` are those that can be seen."""
+
+    line: Line
+    accounts: dict[str, Account] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+
+    async def register(self, localpart: str) -> bool:
+        call = await self.line.take("register", localpart)
+        if localpart in self.accounts or localpart in self.hidden:
+            return False
+        self.accounts[localpart] = Account(localpart)
+        await self.line.give(call)
+        return True
+
+    async def find(self, localpart: str) -> Account | None:
+        await self.line.take("find_account", localpart)
+        return self.accounts.get(localpart)

@@ -982,6 +982,18 @@ async def test_accounts_are_read_once_and_new_ones_by_one_request() -> None:
     assert not await found.mirror.poll_accounts(["user7", "new"])
 
 
+async def test_an_account_that_somebody_saw_is_known_at_once_and_stored() -> None:
+    found = await Setting(populated(ROOM)).started()
+    await found.observe("new")
+    found.forget()
+    await found.mirror.found_account("new")
+    assert found.store.accounts == {"new"}
+    assert found.names((await found.observe("new")).accounts) == ["new"]
+    assert found.server.asked == []
+    found.server.users.append(local("new"))
+    assert not await found.mirror.poll_accounts(["new"]), "no news"
+
+
 async def test_once_a_day_the_whole_list_is_read() -> None:
     server = populated(ROOM)
     server.users = [local("gone"), local("ben")]

@@ -22,7 +22,6 @@ from aim.planner.actions import (
     AbandonSpace,
     AccountAction,
     AddChild,
-    AnyAccountAction,
     AnyAction,
     CreateRoom,
     CreateSpace,
@@ -32,6 +31,7 @@ from aim.planner.actions import (
     Kick,
     LockAccount,
     PersonAction,
+    RegisterAccount,
     ReleaseRoom,
     RemoveChild,
     SetDisplayName,
@@ -82,15 +82,18 @@ def a_space(space: str, *groups: str | tuple[str, int], **more: Any) -> dict[str
 def a_config(*spaces: Mapping[str, Any], **provisioner: Any) -> Config:
     """A configuration with these spaces (none: the key is left out) and this `provisioner` section.
 
-    Among its keys `user_provisioner` is the section of that name (None: the key is left out).
+    Among its keys `user_provisioner` is the section of that name (None: the key is left out), and
+    `register_users` that of a SCIM source (None: the source is another one).
     """
     given = provisioner.pop("user_provisioner", None)
+    registers = provisioner.pop("register_users", None)
+    scim = {"type": "scim", "client": {"id": "idp", "token": "t"}, "register_users": registers}
     accounts = {} if given is None else {"user_provisioner": given}
     return Config.model_validate(
         {
             "homeserver": {"url": "http://localhost:8008", "server_name": SERVER},
             "appservice": {"as_token": "as", "hs_token": "hs"},
-            "source": {"type": "ldif", "path": "directory.ldif"},
+            "source": {"type": "ldif", "path": "directory.ldif"} if registers is None else scim,
             "provisioner": provisioner,
             **accounts,
             **({"spaces": list(spaces)} if spaces else {}),
@@ -452,6 +455,9 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
         done=(*recorded.done, *_counted(due, scene.now)),
         approvals={key: given for key, given in recorded.approvals.items() if key not in done},
     )
+    registered = [localpart(action.person) for action in due if isinstance(action, RegisterAccount)]
+    assert homeserver.accounts.isdisjoint(registered), "nobody is registered twice"
+    homeserver.accounts.update(registered)
     taken = {action.room: str(action.room_id) for action in due if isinstance(action, TakeControl)}
     ids |= taken
     made = _create_rooms(due, ids, homeserver)
@@ -470,14 +476,28 @@ def apply_plan(scene: Scene, plan: Plan, only: Callable[[AnyAction], bool] = lam
     known = {key: room.room_id for key, room in recorded.rooms.items()}
     after = homeserver.observe(scene.roster, known)
     accounts = scene.observed.known_accounts
+    if accounts is not None:
+        accounts = replace(accounts, accounts={**accounts.accounts, **_new_accounts(accounts, registered)})
     for action in sorted(on_accounts, key=lambda action: len(action.after)):
+        if isinstance(action, RegisterAccount):
+            continue
         assert accounts is not None, f"{action.identity}: nothing is known of accounts"
         recorded, accounts = _carry_out_on_account(action, recorded, accounts, scene.now)
     return replace(scene, recorded=recorded, observed=replace(after, known_accounts=accounts))
 
 
+def _new_accounts(known: KnownAccounts, registered: Iterable[str]) -> dict[str, Account]:
+    """Accounts that are made, and nothing more: an account that is known stays as it is."""
+    made = {name: Account(name) for name in registered}
+    assert not any(known.accounts[name].deactivated for name in made.keys() & known.accounts.keys())
+    return {**made, **known.accounts}
+
+
 def _carry_out_on_account(
-    action: AnyAccountAction, recorded: Recorded, known: KnownAccounts, now: datetime
+    action: SetDisplayName | SetEmails | LockAccount | UnlockAccount | EraseAccount,
+    recorded: Recorded,
+    known: KnownAccounts,
+    now: datetime,
 ) -> tuple[Recorded, KnownAccounts]:
     name, queue, seen = localpart(action.person), dict(recorded.queue), dict(recorded.seen)
     account, owners = known.accounts[name], dict(known.owners)

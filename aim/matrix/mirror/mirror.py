@@ -263,6 +263,10 @@ class Mirror:
         now that had none. Raises HomeserverError, StoreError."""
         return await self._people.poll(wanted)
 
+    async def found_account(self, localpart: str) -> None:
+        """Somebody saw that this one has an account: no poll has to find it. Raises StoreError."""
+        await self._people.found(localpart)
+
     async def forget_account(self, localpart: str) -> None:
         """Somebody was erased; the store has forgotten them already."""
         await self._keeper.forget(localpart)

@@ -57,6 +57,13 @@ class KnownAccounts:
             if self._may_list is None or (not self._may_list and self._never_asked(wanted)):
                 await self._poll(wanted)
 
+    async def found(self, localpart: str) -> None:
+        """Somebody saw that this one has an account. Raises StoreError."""
+        # A list that is being read meanwhile may be older.
+        async with self._turn:
+            if is_plain(localpart) and localpart not in self._known:
+                await self._keeper.record(MirrorChanges(accounts={localpart}))
+
     def present(self) -> People:
         """Everybody who was seen to have one."""
         return self._keeper.memory.present()

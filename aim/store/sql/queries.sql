@@ -387,6 +387,9 @@ select
 from aim.queue
 where user_id = $1;
 
+-- name: is_name_queued
+select exists (select from aim.queue where localpart = $1);
+
 -- name: lock_queue
 -- As load_queue, and nobody else changes any of it before we have.
 select
