@@ -7,7 +7,7 @@ the writer's lock. Nothing else in the program knows all of its parts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,12 +37,13 @@ from aim.ports import (
 )
 from aim.provisioner.executor import Provisioner
 from aim.provisioner.tools import Tools
-from aim.reconciler import Observer, Reconciler, Senses
+from aim.reconciler import Observer, Reconciler, Senses, nobody
 from aim.store import (
     DecisionStore,
     RecorderStore,
     open_accounts,
     open_decisions,
+    open_graph,
     open_mirror,
     open_reader,
     open_scim,
@@ -52,6 +53,9 @@ from aim.store.scim import PostgresScim
 
 if TYPE_CHECKING:
     from aim.bridges.ldap.bridge import LdapSource
+    from aim.bridges.msgraph.settings import Credential, GraphSettings
+    from aim.bridges.msgraph.source import GraphSource
+    from aim.bridges.msgraph.transport import Transport
 
 Progress = Callable[[int, int], None]
 
@@ -62,22 +66,25 @@ def now() -> datetime:
 
 
 def source_of(config: Config) -> Source:
-    """The bridge for the configured source. Raises ConfigError for one that is not built yet."""
+    """The bridge for a source that needs nothing opened. Raises ConfigError for another one."""
     source = config.source
     if isinstance(source, sources.LdifSource):
         return LdifSource(source.path, rules_of(source.attributes), source.name)
     if isinstance(source, sources.LdapSource):
         return ldap_source_of(source)
     raise ConfigError(
-        f"source.type {source.type} can't be read by this version yet",
-        "use `type: ldap` or `type: scim`, or export the directory to a file and use `type: ldif`",
+        f"source.type {source.type} is no tree of entries", "this is for `type: ldap` and `type: ldif`"
     )
 
 
 @asynccontextmanager
-async def opened_source(config: Config) -> AsyncIterator[Source]:
-    """The bridge, whatever has to be open for it. Raises ConfigError, and StoreError for one that reads our
-    own database."""
+async def opened_source(config: Config, *, records: bool = False) -> AsyncIterator[Source]:
+    """The bridge, whatever has to be open for it. `records`, for the one writer alone: it may keep what it
+    has read. Raises ConfigError, and StoreError for one that reads our own database."""
+    if isinstance(config.source, sources.MsGraphSource):
+        async with opened_graph(config, config.source, records=records) as (source, _):
+            yield source
+        return
     if not isinstance(config.source, sources.ScimSource):
         yield source_of(config)
         return
@@ -137,6 +144,68 @@ def ldap_source_of(source: sources.LdapSource) -> LdapSource:
             read_timeout=source.read_timeout.total_seconds(),
         )
     )
+
+
+@asynccontextmanager
+async def opened_graph(
+    config: Config, source: sources.MsGraphSource, *, records: bool
+) -> AsyncIterator[tuple[GraphSource, Transport]]:
+    """The Graph bridge, and its way there; `records` as for `opened_source`. msal and httpx are imported only
+    where they are wanted. Raises StoreError, and SourceInvalid for settings that can't be right."""
+    from aim.bridges.msgraph.reading import key_of
+    from aim.bridges.msgraph.source import GraphSource
+    from aim.bridges.msgraph.transport import open_transport
+
+    settings, url = graph_settings_of(source), database_url(config)
+    async with (
+        open_graph(url, config.data_dir, key_of(settings), read_only=not records) as stored,
+        open_transport(settings) as graph,
+    ):
+        yield GraphSource(graph, settings, stored, stored if records else None, now), graph
+
+
+def graph_settings_of(source: sources.MsGraphSource) -> GraphSettings:
+    """What the Graph bridge needs to know."""
+    from aim.bridges.msgraph.settings import GraphSettings
+
+    return GraphSettings(
+        tenant_id=source.tenant_id,
+        client_id=source.client_id,
+        credential=_graph_credential(source),
+        authority=source.authority,
+        base_url=source.base_url,
+        scopes=source.scopes_in_force,
+        ca_cert=source.ca_cert,
+        connect_timeout=source.connect_timeout.total_seconds(),
+        read_timeout=source.read_timeout.total_seconds(),
+        filter=source.filter,
+        groups=source.groups,
+        transitive=source.transitive,
+        include_guests=source.include_guests,
+        localpart=source.attributes.uid,
+        full_read_interval=source.full_read_interval,
+    )
+
+
+def _graph_credential(source: sources.MsGraphSource) -> Credential:
+    from aim.bridges.msgraph.settings import (
+        ClientCertificate,
+        ClientSecret,
+        ManagedIdentity,
+        WorkloadIdentity,
+    )
+
+    if source.client_secret is not None:
+        return ClientSecret(value=source.client_secret.get_secret_value())
+    cert = source.client_certificate
+    if cert is not None:
+        return ClientCertificate(
+            file=cert.file, pem=_secret(cert.cert), key=_secret(cert.key), passphrase=_secret(cert.passphrase)
+        )
+    if source.workload_identity is not None:
+        return WorkloadIdentity(token_file=source.workload_identity)
+    identity = source.managed_identity
+    return ManagedIdentity(client_id=None if identity == "system" else identity)
 
 
 def rules_of(attributes: sources.LdifAttributes) -> Rules:
@@ -277,8 +346,9 @@ class Workshop:
     """None without a mailer."""
     posted: asyncio.Event
     """Set when a mail was queued."""
-    provisioner: Callable[[Recorder], Provisioner]
-    """What carries plans out, and records by that recorder."""
+    provisioner: Callable[[Recorder, Callable[[str], Awaitable[None]]], Provisioner]
+    """What carries plans out, and records by that recorder. The other one is told the localpart of each
+    account that was made."""
 
 
 @asynccontextmanager
@@ -304,7 +374,7 @@ async def writing(
         posted = asyncio.Event()
         announcer = _announcer(config, store, posted)
 
-        def provisioner(recorder: Recorder) -> Provisioner:
+        def provisioner(recorder: Recorder, found_account: Callable[[str], Awaitable[None]]) -> Provisioner:
             tools = Tools(
                 writer=homeserver.writer,
                 recorder=recorder,
@@ -316,6 +386,8 @@ async def writing(
                 settle=connect.read_timeout,
                 accounts=BookedWriter(writer, book) if writer is not None and book is not None else None,
                 known_accounts=book,
+                registrar=homeserver.registrar if config.registers_users else None,
+                found_account=found_account,
                 announcer=announcer,
                 notice=notice,
             )
@@ -353,11 +425,12 @@ async def reconciling(
     async with (
         writing(config, name, progress, notice=notice) as workshop,
         # After the writer, who migrates what it reads.
-        opened_source(config) as source,
+        opened_source(config, records=True) as source,
     ):
         sight = Sight(workshop.homeserver.reader, workshop.book)
         senses = _senses(config, source, sight, workshop.store)
-        yield Reconciler(senses, workshop.store, workshop.provisioner(workshop.store), workshop.announcer)
+        provisioner = workshop.provisioner(workshop.store, nobody)
+        yield Reconciler(senses, workshop.store, provisioner, workshop.announcer)
 
 
 @asynccontextmanager

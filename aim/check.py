@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from aim import app
 from aim.config.load import load_config
 from aim.config.root import Config
-from aim.config.sources import LdapSource, ScimSource
+from aim.config.sources import LdapSource, MsGraphSource, ScimSource
 from aim.config.spaces import SpaceConfig
 from aim.desired.unknown import unknown_group
 from aim.directory.model import Directory, GroupKind, Problem, Severity
@@ -34,6 +34,7 @@ from aim.world.recorded import Recorded
 if TYPE_CHECKING:
     from aim.bridges.ldap.describe import Description
     from aim.bridges.ldap.tls import TlsFacts
+    from aim.bridges.msgraph.describe import Description as GraphDescription
 
 _SOON = timedelta(days=30)
 """How long before its end a certificate is warned of."""
@@ -81,7 +82,10 @@ async def check(path: Path, environ: Mapping[str, str]) -> list[Finding]:
     ]
     try:
         findings += await check_homeserver(
-            app.homeserver_of(config), versions, manages_accounts=config.user_provisioner is not None
+            app.homeserver_of(config),
+            versions,
+            manages_accounts=config.user_provisioner is not None,
+            registers_users=config.registers_users,
         )
     except AimError as error:
         findings.append(_failed("homeserver", error))
@@ -104,8 +108,13 @@ async def _source(config: Config) -> list[Finding]:
             findings += ldap_findings(found, config.source, app.now())
             if found.error is not None:
                 return findings
+        if isinstance(config.source, MsGraphSource):
+            findings += await _graph(config.source)
+            if any(finding.verdict is Verdict.FAIL for finding in findings):
+                return findings
         if isinstance(config.source, ScimSource):
             findings += await _pushed(config)
+            findings += [finding async for finding in _outside(config, config.source)]
         async with app.opened_source(config) as source:
             directory = await source.read(Roster())
     except AimError as error:
@@ -128,6 +137,104 @@ async def _pushed(config: Config) -> list[Finding]:
         remedy = "when all are there, say so with `aim scim ready`: until then nobody is removed"
         return [Finding("scim", Verdict.WARN, f"still filling: {text}", remedy)]
     return [Finding("scim", Verdict.OK, text)]
+
+
+async def _outside(config: Config, source: ScimSource) -> AsyncIterator[Finding]:
+    """Whether clients find it by its public URL, if that is configured. Raises StoreError."""
+    url = source.public_url
+    if url is None:
+        return
+    if url.startswith("http:"):
+        yield Finding(
+            "scim",
+            Verdict.WARN,
+            f"{url} is not encrypted: who is in between can read tokens and people, and use the tokens",
+            "let what is in front of aim serve https, and write that into source.public_url",
+        )
+    async with open_mirror(app.database_url(config), config.data_dir) as mirror:
+        if mirror is None:
+            text = f"aim run does not run: whether {url} leads to it is seen when it does"
+            yield Finding("scim", Verdict.OK, text)
+            return
+    # Only who is pushed to needs it.
+    from aim.bridges.scim.outside import try_outside
+
+    try:
+        yield Finding("scim", Verdict.OK, await try_outside(url, reading_token(source)))
+    except AimError as error:
+        yield _failed("scim", error)
+
+
+def reading_token(source: ScimSource) -> str | None:
+    """A token that may read users; None if there is none in the configuration."""
+    reading = {"*:*", "*:users", "read:*", "read:users"}
+    tokens = (grant.token for grant in source.client.grants if not reading.isdisjoint(grant.roles))
+    return next((token.get_secret_value() for token in tokens if token is not None), None)
+
+
+# -- Microsoft Graph -------------------------------------------------------------------------------------
+
+
+async def _graph(source: MsGraphSource) -> list[Finding]:
+    # msal takes its time to import.
+    from aim.bridges.msgraph.describe import describe
+
+    return list(graph_findings(await describe(app.graph_settings_of(source)), app.now()))
+
+
+def graph_findings(found: GraphDescription, now: datetime) -> Iterator[Finding]:
+    """What was found of Microsoft Graph, as far as things went well, and what ended it. `now` in UTC."""
+    if found.is_logged_in:
+        yield _credential(found, now)
+        yield from _permissions(found)
+    if found.error is not None:
+        yield _failed("graph" if found.is_logged_in else "login", found.error)
+    elif not found.missing:
+        counts = [(found.users, "user", "users"), (found.groups, "group", "groups")]
+        told = [_count(number, *words) for number, *words in counts if number is not None]
+        name = found.organisation or "the tenant"
+        yield Finding("graph", Verdict.OK, f"{name}: {', '.join(told) or 'Graph does not count'}")
+
+
+def _credential(found: GraphDescription, now: datetime) -> Finding:
+    message = f"logged in with {found.credential}"
+    ends = found.credential_ends
+    if ends is None:
+        return Finding(
+            "login", Verdict.OK, f"{message}; when it ends {found.untold}" if found.untold else message
+        )
+    message += f", which ends on {ends.astimezone(UTC):%Y-%m-%d}"
+    if ends - now < _SOON:
+        return Finding(
+            "login",
+            Verdict.WARN,
+            f"{message}, in {max(0, (ends - now).days)} days",
+            "Make a new one before then, in the Entra admin center under App registrations, Certificates &"
+            " secrets: afterwards nothing can be read.",
+        )
+    return Finding("login", Verdict.OK, message)
+
+
+def _permissions(found: GraphDescription) -> Iterator[Finding]:
+    if found.roles is None:
+        yield Finding("permissions", Verdict.OK, "the token does not say what it permits")
+    for role in found.missing:
+        yield Finding(
+            "permissions",
+            Verdict.FAIL,
+            f"{role} is missing",
+            f"Add the application permission {role} in the Entra admin center under App registrations, API"
+            " permissions, and grant admin consent.",
+        )
+    for role in found.superfluous:
+        yield Finding(
+            "permissions",
+            Verdict.WARN,
+            f"the app has {role}, which lets it change things: aim never does",
+            f"Take {role} away from the app under API permissions, unless something else needs it.",
+        )
+    if found.roles and not found.missing and not found.superfluous:
+        yield Finding("permissions", Verdict.OK, ", ".join(found.roles))
 
 
 # -- LDAP ------------------------------------------------------------------------------------------------

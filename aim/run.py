@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Generic, ParamSpec
 
-from aim.app import Workshop, mail_settings, now, source_of, unprotected, writing
+from aim.app import Workshop, mail_settings, now, opened_graph, source_of, unprotected, writing
 from aim.config import sources
 from aim.config.root import Config
-from aim.daemon import FULL_CYCLE, Daemon, Pace
+from aim.daemon import FULL_CYCLE, Awaiting, Daemon, Pace
 from aim.daemon.mirrored import LiveMirror
 from aim.directory.roster import Roster
-from aim.errors import HomeserverRefused, StoreError
+from aim.errors import ConfigError, HomeserverRefused, StoreError
 from aim.matrix import mxid
 from aim.matrix.book import Book
 from aim.matrix.mirror import Hooks, Mirror
@@ -27,11 +27,12 @@ from aim.ops.metrics import Metrics
 from aim.ops.watched import WatchedSource
 from aim.ports import HomeserverReader, Recorder, Source
 from aim.reconciler import Reconciler, Senses, nobody
-from aim.scim import beside, serving
+from aim.scim import MayCreate, beside, new_only, serving
 from aim.store.remembered import RememberingRecorder
 from aim.world.recorded import after
 
 if TYPE_CHECKING:
+    from aim.bridges.msgraph.notifications import Notices
     from aim.ops.listening import Application
 
 P = ParamSpec("P")
@@ -48,8 +49,8 @@ async def run(config: Config) -> None:
     for warning in unprotected(config):
         logs.warning(warning)
     metrics, stopping = Metrics(), asyncio.Event()
-    is_pushed = isinstance(config.source, sources.ScimSource)
-    source = None if is_pushed else WatchedSource(source_of(config), metrics, now)
+    is_stored = isinstance(config.source, sources.ScimSource | sources.MsGraphSource)
+    source = None if is_stored else WatchedSource(source_of(config), metrics, now)
     began = False
     while not stopping.is_set():
         try:
@@ -69,7 +70,8 @@ async def run(config: Config) -> None:
 async def _daemon(
     config: Config, source: Source | None, metrics: Metrics, stopping: asyncio.Event
 ) -> AsyncIterator[Daemon]:
-    """A daemon over everything it needs. Raises AimError."""
+    """A daemon over everything it needs; no `source`: one whose directory is in our database. Raises
+    AimError."""
     is_live = "listen" in config.model_fields_set
     async with AsyncExitStack() as stack:
         shop = await stack.enter_async_context(
@@ -79,14 +81,23 @@ async def _daemon(
         changed: _Relay[[Collection[str]]] = _Relay()
         renamed: _Relay[[Collection[str]]] = _Relay()
         prompted: _Relay[[]] = _Relay()
+        awaiting = Awaiting()
+        notices: Notices | None = None
+        if isinstance(config.source, sources.MsGraphSource):
+            opened, notices = await stack.enter_async_context(_graph(config, config.source, prompted))
+            source = WatchedSource(opened, metrics, now)
         if source is None:
-            served = await stack.enter_async_context(serving(config, metrics.scim_refused))
+            may_create = _may_create(config, shop)
+            served = await stack.enter_async_context(
+                serving(config, metrics.scim_refused, awaiting.outcome, may_create)
+            )
             await stack.enter_async_context(served.alone(config.listen.host))
             stack.callback(asyncio.create_task(served.store.watch(prompted)).cancel)
             source, scim = WatchedSource(served.source, metrics, now), served.shared
         reader: HomeserverReader = shop.homeserver.reader
         live: LiveMirror | None = None
         forgotten: Callable[[str], Awaitable[None]] = nobody
+        found: Callable[[str], Awaitable[None]] = nobody
         if is_live:
             hooks = Hooks(
                 progress=_progress(),
@@ -97,18 +108,44 @@ async def _daemon(
             )
             mirror = reader = shop.homeserver.mirror(roster, shop.store.mirror, now, hooks)
             await mirror.load()
-            forgotten = mirror.forget_account
-            await stack.enter_async_context(_listening(config, metrics, mirror, scim))
+            forgotten, found = mirror.forget_account, mirror.found_account
+            await stack.enter_async_context(_listening(config, metrics, mirror, scim, notices))
             live = _Live(mirror, config.appservice.id, shop.homeserver.writer.ensure_bot)
             metrics.watch_mirror(lambda: mirror.current)
         await stack.enter_async_context(_mailing(config, shop))
         senses = Senses(config, source, reader, recorder, now, roster, shop.book)
-        reconciler = Reconciler(senses, recorder, shop.provisioner(recorder), shop.announcer, forgotten)
-        daemon = Daemon(source, reconciler, _pace(config), now, metrics, live, stopping)
+        provisioner = shop.provisioner(recorder, found)
+        reconciler = Reconciler(senses, recorder, provisioner, shop.announcer, forgotten)
+        daemon = Daemon(source, reconciler, _pace(config), now, metrics, live, stopping, awaiting)
         changed.to = daemon.changed
         renamed.to = daemon.accounts_changed
         prompted.to = daemon.prompt
         yield daemon
+
+
+@asynccontextmanager
+async def _graph(
+    config: Config, source: sources.MsGraphSource, changed: Callable[[], None]
+) -> AsyncIterator[tuple[Source, Notices | None]]:
+    """The bridge to Microsoft Graph, and what has that tell us of changes; None if it is not wanted.
+
+    Raises ConfigError if it could not reach us.
+    """
+    from aim.bridges.msgraph.notifications import Notices
+
+    if source.webhook_url is not None and "listen" not in config.model_fields_set:
+        raise ConfigError("source.webhook_url leads nowhere", "give `listen`, where it has to arrive")
+    async with opened_graph(config, source, records=True) as (opened, graph):
+        url = source.webhook_url
+        yield opened, None if url is None else Notices(graph, url, changed, now)
+
+
+def _may_create(config: Config, shop: Workshop) -> MayCreate | None:
+    """What stands against a new user; None: nothing does."""
+    source, registrar = config.source, shop.homeserver.registrar
+    if not isinstance(source, sources.ScimSource) or source.register_users != "yes" or registrar is None:
+        return None
+    return new_only(registrar, shop.store.waits)
 
 
 def _names(
@@ -176,7 +213,7 @@ def _pace(config: Config) -> Pace:
 
 @asynccontextmanager
 async def _listening(
-    config: Config, metrics: Metrics, mirror: Mirror, scim: Application | None
+    config: Config, metrics: Metrics, mirror: Mirror, scim: Application | None, notices: Notices | None
 ) -> AsyncIterator[None]:
     # FastAPI takes a while to import, and only this command needs it.
     from aim.matrix.appservice import router
@@ -184,9 +221,16 @@ async def _listening(
 
     hs_token = config.appservice.hs_token.get_secret_value()
     # Not "the mirror is current": whoever waits for that would keep the homeserver from us for ever.
-    app = application([router(hs_token, mirror.take, mirror.suspect)], metrics, lambda: True)
+    routers = [router(hs_token, mirror.take, mirror.suspect)]
+    following: AbstractAsyncContextManager[None] = nullcontext()
+    if notices is not None:
+        from aim.bridges.msgraph import notifications
+
+        routers.append(notifications.router(notices))
+        following = notifications.noticing(notices)
+    app = application(routers, metrics, lambda: True)
     served = app if scim is None else beside(app, scim)
-    async with listening(served, config.listen.host, config.listen.port):
+    async with listening(served, config.listen.host, config.listen.port), following:
         yield
 
 

@@ -6,16 +6,18 @@ serves, and the source.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aim.app import pushed
+from aim.app import homeserver_of, pushed
 from aim.config import sources
 from aim.config.root import Config
 from aim.errors import ConfigError
-from aim.ports import Source
+from aim.matrix import mxid
+from aim.ports import Registrar, Source
+from aim.ports.scim import ScimKind, ScimResource
 from aim.store.scim import PostgresScim
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from aim.ops.listening import Application
 
 Message = MutableMapping[str, Any]
+
+Outcome = Callable[[str | None], Awaitable[str | None]]
+"""Waits until all that was pushed by now is done, and gives what could not be: of one person (MXID), or of
+anybody."""
+MayCreate = Callable[[ScimResource], Awaitable[None]]
+"""Raises ScimError for a user who must not be created."""
 
 _OURS = frozenset({"_matrix", "transactions", "users", "rooms", "metrics", "health", "ready"})
 """First segments of what `listen` serves besides."""
@@ -53,8 +61,11 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(config: Config, refused: Callable[[str], None]) -> AsyncIterator[Serving]:
-    """Everything for `type: scim`; `refused` is told why each time somebody is refused.
+async def serving(
+    config: Config, refused: Callable[[str], None], outcome: Outcome, may_create: MayCreate | None = None
+) -> AsyncIterator[Serving]:
+    """Everything for `type: scim`; `refused` is told why each time somebody is refused, `outcome` is asked
+    where answers have to wait for it, and `may_create` about each new user.
 
     Raises StoreError, and ConfigError if nobody could reach it, or its `username` is no attribute.
     """
@@ -62,6 +73,7 @@ async def serving(config: Config, refused: Callable[[str], None]) -> AsyncIterat
     from aim.bridges.scim.rights import Rights
     from aim.bridges.scim.server import ScimApplication
     from aim.bridges.scim.source import ScimSource
+    from aim.bridges.scim.writing import Hooks
 
     source = config.source
     assert isinstance(source, sources.ScimSource), "nobody else is pushed to"
@@ -73,11 +85,41 @@ async def serving(config: Config, refused: Callable[[str], None]) -> AsyncIterat
         raise ConfigError(
             f"source.client.attributeMapping.username: {error}", "name one such as userName or externalId"
         ) from error
-    async with pushed(config) as store:
+    async with pushed(config) as store, _admins(config, source) as is_admin:
         application = ScimApplication(
-            store, Rights(_grants(source), refused=refused), username, base_url=source.base_url
+            store,
+            Rights(_grants(source), is_admin, refused),
+            username,
+            Hooks(
+                outcome_of=_awaited(config, outcome) if source.synchronous_provisioning else None,
+                may_create=may_create,
+            ),
+            base_url=source.base_url,
+            public_url=source.public_url,
         )
         yield Serving(store, ScimSource(store, source.client.id), application, source.port)
+
+
+def new_only(registrar: Registrar, waits: Callable[[str], Awaitable[bool]]) -> MayCreate:
+    """The check of `register_users: yes`: nobody is created whose account exists already, but for those who
+    come back before their time on the deprovisioning queue is over (`waits`, by localpart).
+
+    Raises HomeserverError and StoreError, and for who must not be created ScimError.
+    """
+    from aim.bridges.scim.errors import ScimError
+
+    async def check(resource: ScimResource) -> None:
+        name = resource.localpart
+        if name is None or await registrar.find(name) is None or await waits(name):
+            return
+        raise ScimError(
+            409,
+            f"an account {name} exists on the homeserver already, and register_users is yes; with "
+            "`register_users: if-missing` it would be taken over",
+            "uniqueness",
+        )
+
+    return check
 
 
 def _grants(source: sources.ScimSource) -> Iterator[Grant]:
@@ -86,6 +128,34 @@ def _grants(source: sources.ScimSource) -> Iterator[Grant]:
     for grant in source.client.grants:
         token = grant.token.get_secret_value() if grant.token else None
         yield Grant(token, grant.roles)
+
+
+def _admins(
+    config: Config, source: sources.ScimSource
+) -> AbstractAsyncContextManager[Callable[[str], Awaitable[bool]] | None]:
+    """Who can say whether a token is that of an admin of the homeserver, if that is of any use."""
+    if all(grant.synapse_user is None for grant in source.client.grants):
+        return nullcontext()
+    from aim.matrix.admins import open_admins
+
+    homeserver = homeserver_of(config)
+    return open_admins(
+        homeserver.url, homeserver.server_name, homeserver.mas if homeserver.auth == "mas" else None
+    )
+
+
+def _awaited(config: Config, outcome: Outcome) -> Callable[[ScimResource], Awaitable[str | None]]:
+    """The outcome of one resource: of a user what concerns them; a group can concern anybody."""
+
+    async def outcome_of(resource: ScimResource) -> str | None:
+        if resource.kind is ScimKind.GROUP:
+            return await outcome(None)
+        if resource.localpart is None:
+            # Nobody comes of them; the log says so.
+            return None
+        return await outcome(mxid.make(resource.localpart, config.homeserver.server_name))
+
+    return outcome_of
 
 
 def beside(ours: Application, scim: Application) -> Application:

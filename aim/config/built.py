@@ -13,10 +13,6 @@ from aim.config.section import Section
 
 NOT_BUILT = (
     "source.attributes.avatar",
-    "source.type: ms-graph-ad",
-    "source.register_users",
-    "source.synchronous_provisioning",
-    "source.client.rbac[].synapse_user",
     "spaces[].federatedGroups",
     "provisioner.federation",
     "group_power_level",

@@ -120,6 +120,11 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _https_url(value: str) -> str:
+    _split(value, ("https",), "https://aim.example.com/graph")
+    return value
+
+
 def _ldap_uri(value: str) -> str:
     if _split(value, ("ldap", "ldaps"), "ldaps://ldap.example.com").path.strip("/"):
         raise ValueError("must name only the server; the base belongs in `base`")
@@ -134,6 +139,8 @@ def _postgres_url(value: SecretStr) -> SecretStr:
 
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 """An http or https URL, without its last slash."""
+HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+"""An https URL, as it is written."""
 LdapUri = Annotated[str, AfterValidator(_ldap_uri)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 """A secret, because it carries the password."""
@@ -177,6 +184,24 @@ Seconds = Annotated[int, Field(ge=1, le=366 * 86400)]
 # RFC 4512, 2.5: a short name or an OID, with options.
 _ATTRIBUTE = r"(?:[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)(?:;[A-Za-z0-9-]+)*"
 Attribute = Annotated[str, _matching(_ATTRIBUTE, "must be the name of an attribute; several make a list")]
+ObjectId = Annotated[
+    str,
+    _matching(
+        r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
+        "must be an object id such as 00000000-0000-0000-0000-000000000003",
+    ),
+    AfterValidator(str.lower),
+]
+"""Of an object in Microsoft Entra ID."""
+GraphProperty = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)?",
+        "must be the name of one property, such as mailNickname or "
+        "onPremisesExtensionAttributes/extensionAttribute1",
+    ),
+]
+"""Of a user in Microsoft Graph."""
 Attributes = Annotated[tuple[Attribute, ...], BeforeValidator(as_list), Field(min_length=1)]
 """Attribute names in order of preference; one or a list."""
 

@@ -83,6 +83,11 @@ class Config(Section):
         return DEFAULT_SOFT_DELETE_PERIOD
 
     @property
+    def registers_users(self) -> bool:
+        """Whether we make accounts for users who have none."""
+        return isinstance(self.source, ScimSource) and self.source.register_users != "no"
+
+    @property
     def mail(self) -> MailerConfig | None:
         """The mailer, wherever it is configured."""
         return (

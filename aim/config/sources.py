@@ -14,8 +14,11 @@ from aim.config.fields import (
     Attributes,
     Duration,
     FilePath,
+    GraphProperty,
+    HttpsUrl,
     HttpUrl,
     LdapUri,
+    ObjectId,
     Port,
     Seconds,
     Secret,
@@ -59,7 +62,7 @@ class LdifSource(Section):
 
 
 class ClientCertConfig(Section):
-    """Our certificate for the LDAP server. What is not a path is PEM text."""
+    """Our certificate, with its private key. What is not a path is PEM text."""
 
     file: FilePath | None = None
     cert: Secret | None = None
@@ -122,6 +125,16 @@ class LdapSource(Section):
         return tuple(uri for uri in self.uri if not uri.lower().startswith("ldaps:"))
 
 
+class MsGraphAttributes(Section):
+    """Which properties of a user mean what."""
+
+    uid: GraphProperty = "userPrincipalName"
+    """The user name that becomes the localpart: of an address what is before the @."""
+
+
+_CREDENTIALS = ("client_secret", "client_certificate", "managed_identity", "workload_identity")
+
+
 class MsGraphSource(Section):
     """Microsoft Entra ID, through Microsoft Graph."""
 
@@ -129,11 +142,46 @@ class MsGraphSource(Section):
     check_interval_seconds: Seconds = 60
     tenant_id: Text
     client_id: Text
-    client_secret: Secret
+    client_secret: Secret | None = None
+    client_certificate: ClientCertConfig | None = None
+    managed_identity: Text | None = None
+    """`system`, or the client id of an identity that was assigned to the machine."""
+    workload_identity: FilePath | None = None
+    """The file with the token of another issuer that is trusted for the app."""
+    authority: HttpUrl = "https://login.microsoftonline.com"
     base_url: HttpUrl = "https://graph.microsoft.com"
     scopes: Annotated[tuple[Text, ...], BeforeValidator(as_list), Field(min_length=1)] = (
         "https://graph.microsoft.com/.default",
     )
+    ca_cert: FilePath | None = None
+    """None: the authorities that the system trusts."""
+    filter: Text | None = None
+    """An OData filter for users."""
+    groups: Annotated[tuple[ObjectId, ...], BeforeValidator(as_list)] = ()
+    """The groups to read, with their members; empty: all, and everybody."""
+    transitive: bool = True
+    include_guests: bool = False
+    attributes: MsGraphAttributes = Field(default_factory=MsGraphAttributes)
+    full_read_interval: Duration = timedelta(hours=24)
+    webhook_url: HttpsUrl | None = None
+    """Where Graph reaches us with notices of changes."""
+    connect_timeout: Duration = timedelta(seconds=10)
+    read_timeout: Duration = timedelta(seconds=60)
+
+    @classmethod
+    def cross_check(cls, block: Block) -> Iterator[Fault]:
+        given = [key for key in _CREDENTIALS if key in block]
+        if not given:
+            yield Fault.at(block.place, f"must have one of {', '.join(_CREDENTIALS)}")
+        for key in given[1:]:
+            yield Fault.at(
+                block.place_of(key), f"{block.place_of(given[0]).path} is given too; keep one of them"
+            )
+
+    @property
+    def scopes_in_force(self) -> tuple[str, ...]:
+        """What to ask a token for: another Graph wants another one."""
+        return self.scopes if "scopes" in self.model_fields_set else (f"{self.base_url}/.default",)
 
 
 Role = Literal[
@@ -205,6 +253,8 @@ class ScimSource(Section):
     port: Port | None = None
     """None: on the port of `listen`."""
     base_url: UrlPrefix = ""
+    public_url: HttpUrl | None = None
+    """Where clients reach it, `base_url` included; None: as the headers of each request say."""
     client: ScimClient
     register_users: Annotated[Literal["yes", "no", "if-missing"], BeforeValidator(_register)] = "no"
     synchronous_provisioning: bool = False

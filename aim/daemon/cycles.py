@@ -19,7 +19,14 @@ from aim.daemon.mirrored import LiveMirror
 from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
 from aim.errors import AimError
-from aim.planner.actions import AccountAction, AnyAction, Invite, LockAccount, TakeControl
+from aim.planner.actions import (
+    AccountAction,
+    AnyAction,
+    Invite,
+    LockAccount,
+    RegisterAccount,
+    TakeControl,
+)
 from aim.planner.fights import postponed, remembered
 from aim.planner.plan import Plan
 from aim.ports import Outcome, OutcomeStatus
@@ -41,8 +48,9 @@ class _Work:
     """Rooms of which something failed, or could not be tried."""
     again: set[str] = field(default_factory=set)
     """What is to be looked at once more, although it is done: rooms that were taken over, as nobody told us
-    what happened there until the bot was in; and accounts that were locked, as their users may be back since
-    that was decided, or somebody wants them erased as soon as they are locked."""
+    what happened there until the bot was in; accounts that were locked, as their users may be back since that
+    was decided, or somebody wants them erased as soon as they are locked; and accounts that were made, which
+    have no name and no addresses yet."""
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     accounts: set[str] = field(default_factory=set)
     """Those of the keys that are accounts: what was done to them comes back through no room."""
@@ -77,8 +85,14 @@ class Cycles:
         self.freed = asyncio.Event()
         """Set whenever a room is given free."""
 
-    async def whole(self, reading: Reading, decided: asyncio.Event) -> Cycle:
-        """A cycle over everything that nobody works on. `decided` is set when it begins to act.
+    async def whole(
+        self,
+        reading: Reading,
+        decided: asyncio.Event,
+        left: Callable[[frozenset[str]], None] = lambda _: None,
+    ) -> Cycle:
+        """A cycle over everything that nobody works on. `decided` is set when it begins to act; `left` is
+        told of the keys where something is to be done, but that others work on.
 
         Raises AimError.
         """
@@ -89,6 +103,7 @@ class Cycles:
             taken = self._queue.occupy(rooms - busy)
             # What others were at when we looked is looked at again when they are done.
             self._queue.add(rooms - taken, self._now())
+            left(rooms - taken)
             return taken
 
         return await self._run(reading, _Work(decided=decided), mine, whole=True)
@@ -171,7 +186,7 @@ class Cycles:
             if self._mirror is not None and room_id is not None:
                 # A refusal says that the room is not as we believed.
                 self._mirror.mark_stale(room_id)
-        elif isinstance(outcome.action, TakeControl | LockAccount):
+        elif isinstance(outcome.action, TakeControl | LockAccount | RegisterAccount):
             work.again.add(room)
         elif isinstance(outcome.action, Invite) and outcome.action.acting_as is not None:
             self._look_again(outcome.action)

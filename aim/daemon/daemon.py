@@ -20,6 +20,7 @@ from functools import partial
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from aim.daemon.awaiting import Awaiting
 from aim.daemon.cycles import Cycles
 from aim.daemon.keeping import Keeper
 from aim.daemon.mirrored import LiveMirror
@@ -27,7 +28,7 @@ from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
 from aim.errors import AimError, SourceError, StoreError
 from aim.ops.metrics import Metrics
-from aim.planner.actions import LockAccount, account_key
+from aim.planner.actions import LockAccount, RegisterAccount, account_key
 from aim.ports import OutcomeStatus, Source
 from aim.reconciler import Clock, Cycle, Reading, Reconciler
 
@@ -68,14 +69,18 @@ class Daemon:
         metrics: Metrics,
         mirror: LiveMirror | None = None,
         stopping: asyncio.Event | None = None,
+        awaiting: Awaiting | None = None,
     ) -> None:
-        """`stopping` is set when it is told to stop, by SIGTERM as well."""
+        """`stopping` is set when it is told to stop, by SIGTERM as well; `awaiting` is where others wait for
+        outcomes."""
         self._source = source
         self._reconciler = reconciler
         self._pace = pace
         self._now = now
         self._mirror = mirror
         self._told_to_stop = stopping or asyncio.Event()
+        self._awaiting = awaiting or Awaiting()
+        self._awaiting.prompt = self.prompt
         self._stopping = asyncio.Event()
         """Nothing new is begun: we were told to stop, or the database is lost."""
         self._queue = Queue()
@@ -95,6 +100,8 @@ class Daemon:
         self._running: set[asyncio.Task[None]] = set()
         self._reading: Reading | None = None
         """The directory in force, and from when it is."""
+        self._covered = 0
+        """How often somebody had asked for an outcome before reading it began."""
         self._looks_like: tuple[str, int] | None = None
         """The source and people's decisions, as the directory in force and the wanted cycle know them."""
         self._whole_wanted = False
@@ -142,6 +149,7 @@ class Daemon:
 
     def _end(self) -> None:
         self._stopping.set()
+        self._awaiting.end(self._fatal.message if self._fatal else None)
         self._woken.set()
 
     def _fail(self, error: AimError) -> None:
@@ -203,29 +211,35 @@ class Daemon:
 
     async def _look(self) -> None:
         """One look at the source, at what people decided and at new accounts: is there reason for a cycle?"""
+        asked = self._awaiting.asked
         try:
             if self._keeper is not None:
                 await self._keeper.tried.wait()
             looks_like = (await self._source.fingerprint(), await self._reconciler.decisions())
             if self._stopping.is_set():
                 return
-            somebody_is_due = await self._somebody_is_due()
-            if not (somebody_is_due or await self._has_new_accounts() or self._is_due(looks_like)):
+            read_anyway = await self._somebody_is_due() or self._awaiting.wants_read(self._covered)
+            if not (await self._has_new_accounts() or read_anyway or self._is_due(looks_like)):
                 _log.debug("unchanged", source=self._source.type)
                 return
-            if somebody_is_due or self._must_read(looks_like):
+            if read_anyway or self._must_read(looks_like):
                 self._reading = await self._reconciler.read(await self._reconciler.recorded())
-        except SourceError as error:
-            self._open = True
-            self._teller.source_failed(error, self._reading.at if self._reading else None)
+                self._covered = asked
         except StoreError as error:
             self._fail(error)
         except AimError as error:
-            self._open = True
-            self._teller.cycle_failed(error)
+            self._not_looked(error, asked)
         else:
             self._looks_like, self._whole_wanted = looks_like, True
             self._woken.set()
+
+    def _not_looked(self, error: AimError, asked: int) -> None:
+        self._open = True
+        if isinstance(error, SourceError):
+            self._teller.source_failed(error, self._reading.at if self._reading else None)
+        else:
+            self._teller.cycle_failed(error)
+        self._awaiting.not_read(error, self._covered, asked)
 
     async def _has_new_accounts(self) -> bool:
         if self._mirror is None or self._reading is None or not self._mirror.current:
@@ -265,9 +279,9 @@ class Daemon:
             reading = self._reading
             if self._stopping.is_set() or reading is None:
                 continue
-            if self._whole_wanted:
+            if self._whole_wanted or self._awaiting.wants_cycle(self._queue.busy):
                 self._whole_wanted = False
-                await self._decide(partial(self._whole, reading))
+                await self._decide(partial(self._whole, reading, self._covered))
             elif self._takes_rooms and (keys := self._queue.take(self._now())):
                 await self._decide(partial(self._rooms, keys, reading))
         if keeping is not None:
@@ -311,41 +325,50 @@ class Daemon:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _whole(self, reading: Reading, decided: asyncio.Event) -> None:
+    async def _whole(self, reading: Reading, covered: int, decided: asyncio.Event) -> None:
         self._last_whole, self._open = self._now(), False
-        cycle = await self._attempt(self._cycles.whole(reading, decided), decided)
-        if cycle is None:
-            self._open = True
-            return
-        # With a current mirror, what failed or was locked is in the queue, and new accounts are polled for.
+        left: set[str] = set()
+        with self._awaiting.taken(covered) as waiting:
+            cycle = await self._attempt(self._cycles.whole(reading, decided, left.update), decided)
+            if isinstance(cycle, AimError):
+                self._open = True
+                waiting.failed(cycle.message)
+                return
+            waiting.done(cycle, left)
+        if left:
+            # Others may have finished with it meanwhile.
+            self._woken.set()
+        # With a current mirror, what failed, was locked or made is in the queue, and new accounts are polled
+        # for.
         is_live = self._mirror is not None and self._mirror.current
-        self._open = not is_live and bool(cycle.failed or cycle.plan.pending or _locked_somebody(cycle))
+        self._open = not is_live and bool(cycle.failed or cycle.plan.pending or _has_more_to_do(cycle))
         self._teller.cycle(cycle, whole=True)
 
     async def _rooms(self, keys: frozenset[str], reading: Reading, decided: asyncio.Event) -> None:
         cycle = await self._attempt(self._cycles.rooms(keys, reading, decided), decided)
-        if cycle is not None:
+        if isinstance(cycle, Cycle):
             self._teller.cycle(cycle, whole=False)
             if self._teller.has_news(cycle.plan):
                 # Problems and what is held are told of the whole, and recorded with it.
                 self._whole_wanted = True
                 self._woken.set()
 
-    async def _attempt(self, work: Awaitable[Cycle], decided: asyncio.Event) -> Cycle | None:
-        """The cycle, or None if it failed as a whole, which was told. Raises StoreError."""
+    async def _attempt(self, work: Awaitable[Cycle], decided: asyncio.Event) -> Cycle | AimError:
+        """The cycle, or why it failed as a whole, which was told. Raises StoreError."""
         try:
             return await work
         except StoreError:
             raise
         except AimError as error:
             self._teller.cycle_failed(error)
-            return None
+            return error
         finally:
             decided.set()
 
 
-def _locked_somebody(cycle: Cycle) -> bool:
+def _has_more_to_do(cycle: Cycle) -> bool:
+    """Whether accounts were locked or made: what comes after that is seen by another look only."""
     return any(
-        isinstance(outcome.action, LockAccount) and outcome.status is OutcomeStatus.DONE
+        isinstance(outcome.action, LockAccount | RegisterAccount) and outcome.status is OutcomeStatus.DONE
         for outcome in cycle.outcomes
     )

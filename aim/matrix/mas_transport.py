@@ -3,7 +3,8 @@ retried while that is safe, its failures in our own words.
 
 Stands between MAS (by httpx) and `mas`. In: method, path, query, body. Out: the decoded JSON, or
 HomeserverRefused or HomeserverUnavailable. Tokens come by the client credentials grant (RFC 6749, section
-4.4), with the scope `urn:mas:admin`. Readers get a MasReadTransport, which can send nothing but GET.
+4.4), with the scope `urn:mas:admin`. Readers get a MasReadTransport, which can send nothing but GET. What a
+token of somebody else may do is asked by introspection (RFC 7662).
 """
 
 from __future__ import annotations
@@ -192,13 +193,18 @@ class _Tokens:
         if token == self._token:
             self._token = None
 
+    async def as_client(self, request: _Request, form: Mapping[str, str]) -> httpx.Response:
+        """The answer to a form that comes from our client, authenticated as such. Raises AttemptError."""
+        response = await self._ask(request, form)
+        if response.status_code == 401:
+            self._in_form = not self._in_form
+            response = await self._ask(request, form)
+        return response
+
     async def _grant(self) -> None:
         request = _Request("POST", "oauth2/token")
         asked_at = self._clock()
-        response = await self._ask(request)
-        if response.status_code == 401:
-            self._in_form = not self._in_form
-            response = await self._ask(request)
+        response = await self.as_client(request, {"grant_type": "client_credentials", "scope": SCOPE})
         answer = mapping(decoded(response))
         token = answer.get("access_token")
         if response.status_code != 200 or not isinstance(token, str):
@@ -211,9 +217,8 @@ class _Tokens:
         self._token = token
         self._renew_at = asked_at + seconds - min(_LONGEST_HEAD_START, seconds / 10)
 
-    async def _ask(self, request: _Request) -> httpx.Response:
+    async def _ask(self, request: _Request, form: Mapping[str, str]) -> httpx.Response:
         ours = self._credentials
-        form = {"grant_type": "client_credentials", "scope": SCOPE}
         if self._in_form:
             secret = {"client_id": ours.client_id, "client_secret": ours.client_secret}
             return await self._exchange.send(request, {}, {**form, **secret})
@@ -247,6 +252,27 @@ class _Connection:
 
     async def send(self, request: _Request) -> object:
         return await self._retrying.run(partial(self._attempt, request))
+
+    async def introspect(self, token: str) -> Mapping[str, object]:
+        """What MAS says of a token (RFC 7662, 2.2)."""
+        self._exchange.keep_secret(token)
+        try:
+            return mapping(await self._retrying.run(partial(self._introspect, token)))
+        finally:
+            self._exchange.forget(token)
+
+    async def _introspect(self, token: str) -> object:
+        request = _Request("POST", "oauth2/introspect")
+        form = {"token": token, "token_type_hint": "access_token"}
+        response = await self._tokens.as_client(request, form)
+        data = mapping(decoded(response))
+        if response.status_code == 200 and isinstance(data.get("active"), bool):
+            return data
+        if response.status_code not in {401, 403}:
+            raise self._exchange.unusable(request, response)
+        message = f"our client may not ask what a token may do: {self._exchange.words(response)}"
+        error = HomeserverRefused(message, _CREDENTIALS, status=response.status_code)
+        raise AttemptError(error, retry=False)
 
     async def _attempt(self, request: _Request) -> object:
         token = await self._tokens.get()
@@ -322,6 +348,11 @@ class MasTransport:
 
     async def delete(self, path: str) -> object:
         return await self._connection.send(_Request("DELETE", path))
+
+    async def introspect(self, token: str) -> Mapping[str, object]:
+        """What MAS says of somebody's token at `/oauth2/introspect` (RFC 7662, 2.2); of one that is not good,
+        only that `active` is false. The refusal has status 401 or 403 if our client may not ask this."""
+        return await self._connection.introspect(token)
 
     def reading(self) -> MasReadTransport:
         """The same connection for somebody who must not write."""

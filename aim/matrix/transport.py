@@ -6,7 +6,8 @@ rooms or people.
 
 Readers get a ReadTransport, which can send nothing but GET; writers a Transport. Requests are made as the bot
 (the `as_token` acts as its own sender), or as another user by `user_id`, then with the `actor_token` if there
-is one (Application Service API, Identity assertion).
+is one (Application Service API, Identity assertion). A BorrowedTransport asks with tokens that others show
+us.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class _Request:
     query: Mapping[str, str] | None = None
     user_id: str | None = None
     once: bool = False
+    as_actor: bool = False
+    """With the actor's token, in nobody's name."""
 
     def __str__(self) -> str:
         return f"{self.method} /{unquote(str(self.path))}"
@@ -97,7 +100,7 @@ class _Connection:
         return await self._retrying.run(partial(self._attempt, request))
 
     async def _attempt(self, request: _Request) -> object:
-        api = self._bot if request.user_id is None else self._actor
+        api = self._actor if request.as_actor or request.user_id is not None else self._bot
         query = dict(request.query or {})
         if request.user_id is not None:
             query["user_id"] = request.user_id
@@ -232,10 +235,13 @@ class Transport:
         user_id: str | None = None,
         *,
         once: bool = False,
+        as_actor: bool = False,
     ) -> object:
         """`once`: doing it twice would do harm. A lost answer raises HomeserverUnavailable(maybe_done=True);
-        only what surely was not done (429, no connection) is tried again."""
-        return await self._connection.send(_Request(Method.POST, path, body, user_id=user_id, once=once))
+        only what surely was not done (429, no connection) is tried again. `as_actor`: with the actor's token,
+        but in nobody's name."""
+        request = _Request(Method.POST, path, body, user_id=user_id, once=once, as_actor=as_actor)
+        return await self._connection.send(request)
 
     def reading(self) -> ReadTransport:
         """The same connection for somebody who must not write."""
@@ -245,6 +251,24 @@ class Transport:
             return await send(_Request(Method.GET, path, query=query, user_id=user_id))
 
         return ReadTransport(fetch)
+
+
+class BorrowedTransport:
+    """Can GET, each time with a token that somebody has shown us; has none of ours."""
+
+    __slots__ = ("_retrying", "_session", "_url")
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, retrying: Retrying) -> None:
+        self._url = url
+        self._session = session
+        self._retrying = retrying
+
+    async def get(self, token: str, path: PathBuilder) -> object:
+        """The decoded JSON of `GET path`. Raises HomeserverError, which never names the token, and
+        ConfigError for what can't be a token."""
+        _check_token("token", token)
+        api = _Api(self._url, token, client_session=self._session, default_retry_count=0)
+        return await _Connection(api, api, self._retrying).send(_Request(Method.GET, path))
 
 
 @asynccontextmanager
@@ -263,9 +287,26 @@ async def open_transport(
 
     Raises ConfigError if `url` or a token can't be one.
     """
-    _check_url(url)
     _check_token("as_token", as_token)
     _check_token("actor_token", actor_token or as_token)
+    async with _session(url, parallelism, read_timeout) as session:
+        bot = _Api(url, as_token, client_session=session, default_retry_count=0)
+        actor = _Api(url, actor_token or as_token, client_session=session, default_retry_count=0)
+        yield Transport(_Connection(bot, actor, Retrying(retries or Retries(), sleep, chance)))
+
+
+@asynccontextmanager
+async def open_borrowed(
+    url: str, *, retries: Retries | None = None, read_timeout: float = READ_TIMEOUT
+) -> AsyncIterator[BorrowedTransport]:
+    """The same for tokens that others show us. Raises ConfigError if `url` can't be one."""
+    async with _session(url, PARALLELISM, read_timeout) as session:
+        yield BorrowedTransport(url, session, Retrying(retries or Retries(), asyncio.sleep, random.random))
+
+
+@asynccontextmanager
+async def _session(url: str, parallelism: int, read_timeout: float) -> AsyncIterator[aiohttp.ClientSession]:
+    _check_url(url)
     # No total limit: the state of a large room takes its time, but never pauses for long.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=read_timeout)
     async with aiohttp.ClientSession(
@@ -274,9 +315,7 @@ async def open_transport(
         timeout=timeout,
         headers={"User-Agent": f"matrix-aim {HTTPAPI.default_ua}"},
     ) as session:
-        bot = _Api(url, as_token, client_session=session, default_retry_count=0)
-        actor = _Api(url, actor_token or as_token, client_session=session, default_retry_count=0)
-        yield Transport(_Connection(bot, actor, Retrying(retries or Retries(), sleep, chance)))
+        yield session
 
 
 def _check_url(url: str) -> None:

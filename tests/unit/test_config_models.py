@@ -337,12 +337,6 @@ def test_what_is_built_gives_no_warning(tmp_path: Path) -> None:
 
 IDLE = {
     "source.attributes.avatar": f"{LDAP}  attributes: {{avatar: jpegPhoto}}\n",
-    "source.type: ms-graph-ad": "source: {type: ms-graph-ad, tenant_id: a, client_id: b, client_secret: c}\n",
-    "source.register_users": SCIM + "  register_users: yes\n",
-    "source.synchronous_provisioning": SCIM + "  synchronous_provisioning: true\n",
-    "source.client.rbac[].synapse_user": (
-        "source: {type: scim, client: {id: a, rbac: {synapse_user: admin, roles: '*:*'}}}\n"
-    ),
     "spaces[].federatedGroups": SPACE + "  subspaces: {id: b, name: B, federated_groups: []}\n",
     "provisioner.federation": "provisioner: {federates_with: []}\n",
     "group_power_level": "group_power_level: {cn=mods: 50}\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import pytest
@@ -177,9 +178,83 @@ async def test_an_admin_of_the_homeserver_is_believed_for_a_while() -> None:
     assert asked[2:] == ["syt_admin"]
 
 
+class Asked:
+    """A homeserver that answers when it is let: which tokens it is asked about, and how many at once."""
+
+    def __init__(self, admin: str = "syt_admin") -> None:
+        self.admin = admin
+        self.tokens: list[str] = []
+        self.answers = asyncio.Event()
+
+    async def __call__(self, token: str) -> bool:
+        self.tokens.append(token)
+        await self.answers.wait()
+        return token == self.admin
+
+
+async def _settle() -> None:
+    """Lets all that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_who_guesses_waits_before_the_homeserver_is_asked() -> None:
+    clock, order = Clock(), []
+
+    async def is_admin(token: str) -> bool:
+        order.append("asked")
+        return False
+
+    async def sleep(seconds: float) -> None:
+        order.append(f"slept {seconds}")
+
+    rights = Rights([Grant(None, ["*:*"])], is_admin, clock=clock, sleep=sleep)
+    for number in range(5):
+        with pytest.raises(ScimError):
+            await rights.access(f"Bearer guess{number}", "192.0.2.1")
+    assert order == ["asked"] * 3 + ["slept 0.25", "asked", "slept 0.5", "asked"]
+
+
+async def test_a_flood_of_wrong_tokens_is_none_for_the_homeserver() -> None:
+    clock, homeserver, refused = Clock(), Asked(), list[Refusal]()
+    rights = Rights([Grant(None, ["*:*"])], homeserver, refused.append, clock=clock, sleep=clock.sleep)
+    flood = [asyncio.create_task(rights.access(f"Bearer guess{n}", "192.0.2.1")) for n in range(100)]
+    other = asyncio.create_task(rights.access("Bearer syt_admin", "192.0.2.2"))
+    await _settle()
+    assert homeserver.tokens == [*(f"guess{n}" for n in range(8)), "syt_admin"]
+    homeserver.answers.set()
+    assert (await other).roles == {"*:*"}
+    outcomes = await asyncio.gather(*flood, return_exceptions=True)
+    statuses = [one.status for one in outcomes if isinstance(one, ScimError)]
+    assert statuses == [401] * 8 + [429] * 92
+    assert len(refused) == 100
+    with pytest.raises(ScimError, match="not known"):
+        await rights.access("Bearer guess100", "192.0.2.1")
+    assert homeserver.tokens[-1] == "guess100", "the eight are over"
+
+
+async def test_an_admin_with_many_requests_at_once_is_asked_about_once_and_never_slowed() -> None:
+    clock, homeserver = Clock(), Asked()
+    rights = Rights([Grant(None, ["*:*"])], homeserver, clock=clock, sleep=clock.sleep)
+    for _ in range(3):
+        many = [asyncio.create_task(rights.access("Bearer syt_admin", "192.0.2.1")) for _ in range(50)]
+        await _settle()
+        homeserver.answers.set()
+        assert {(await one).roles for one in many} == {frozenset({"*:*"})}
+        clock.now += ADMIN_FOR
+    assert (homeserver.tokens, clock.slept) == (["syt_admin"] * 3, [])
+
+
 async def test_a_homeserver_that_is_away_makes_nobody_an_admin_and_nobody_a_guesser() -> None:
     async def is_admin(token: str) -> bool:
         raise HomeserverUnavailable("it does not answer")
+
+    clock = Clock()
+    rights = Rights([Grant(None, ["*:*"])], is_admin, clock=clock, sleep=clock.sleep)
+    for number in range(9):
+        with pytest.raises(HomeserverUnavailable):
+            await rights.access(f"Bearer syt_{number}", "192.0.2.1")
+    assert clock.slept == []
 
     refused: list[Refusal] = []
     scim = service(rights=Rights([Grant("x", ["*:*"]), Grant(None, ["*:*"])], is_admin, refused.append))

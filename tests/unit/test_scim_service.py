@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from aim.bridges.scim import storage
+from aim.bridges.scim.errors import ScimError
 from aim.bridges.scim.resources import ENTERPRISE, GROUP, USER
 from aim.bridges.scim.writing import Hooks
 from aim.errors import HomeserverRefused, HomeserverUnavailable
-from aim.ports.scim import ScimResource, ScimTaken
+from aim.ports.scim import ScimResource
 from tests.unit.scim_client import BASE, TOKEN, a_group, a_user, enterprise, ops, service
 
 ACTIVE_FALSE = {"op": "replace", "path": "active", "value": False}
@@ -187,6 +188,27 @@ async def test_patch_paths_are_strict_and_a_patch_is_all_or_nothing() -> None:
         answer = await scim.call("PATCH", where, patch)
         assert (answer.status_code, answer.json()["scimType"]) == (400, scim_type), operation
     assert (await scim.call("GET", where)).json() == user
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "replace", "path": "active", "value": "perhaps"},
+        {"op": "add", "path": "emails", "value": "ann@example.com"},
+        {"op": "add", "path": "emails", "value": [{"value": "ann@example.com", "colour": "blue"}]},
+        {"op": "replace", "path": "profileUrl", "value": "ann@example.com"},
+        {"op": "replace", "path": f"{ENTERPRISE}:manager", "value": 5},
+    ],
+)
+async def test_why_a_patch_is_refused_is_one_line_about_it(operation: Mapping[str, object]) -> None:
+    scim = service()
+    user = await scim.user("ann")
+    answer = await scim.call("PATCH", f"/Users/{user['id']}", ops(operation))
+    assert (answer.status_code, answer.json()["scimType"]) == (400, "invalidValue")
+    detail = answer.json()["detail"]
+    assert "\n" not in detail
+    assert "pydantic" not in detail
+    assert "validation error" not in detail
 
 
 # -- versions ------------------------------------------------------------------------------------------------
@@ -435,6 +457,13 @@ async def test_a_secret_of_ours_makes_cursors_outlive_the_process() -> None:
     assert names == ["user04", "user05", "user06", "user07"]
 
 
+async def test_an_order_without_sort_by_means_nothing() -> None:
+    scim = await _people()
+    for more in ({}, {"filter": 'title eq "staff" or title pr'}):
+        found = await scim.found("/Users", count=2, sortOrder="descending", **more)
+        assert [one["userName"] for one in found["Resources"]] == ["user00", "user01"]
+
+
 async def test_who_asks_for_more_than_can_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     scim = await _people()
     monkeypatch.setattr(storage, "MOST_SCANNED", 20)
@@ -544,6 +573,39 @@ async def test_a_bulk_request_ends_after_as_many_errors_as_the_client_takes() ->
     assert [one["status"] for one in odd.json()["Operations"]] == ["501", "400"]
 
 
+async def test_what_a_bulk_request_did_is_told_although_the_database_went_away() -> None:
+    scim = service()
+
+    def making(name: str) -> dict[str, Any]:
+        return {"method": "POST", "path": "/Groups", "bulkId": name, "data": a_group(name)}
+
+    def away() -> None:
+        scim.memory.away = True
+
+    going = service(scim.store, hooks=Hooks(on_change=away))
+    answer = await going.call("POST", "/Bulk", bulk(making("one"), making("two"), making("three")))
+    assert answer.status_code == 200
+    assert [one["status"] for one in answer.json()["Operations"]] == ["201", "503", "503"]
+    # Nothing was done: the whole of it may come again.
+    assert (await going.call("POST", "/Bulk", bulk(making("four")))).status_code == 503
+    scim.memory.away = False
+    assert await scim.names("displayName pr", "/Groups") == ["one"]
+
+
+async def test_a_user_that_the_homeserver_refuses_is_one_operation_of_many() -> None:
+    async def may_create(resource: ScimResource) -> None:
+        if resource.name == "bad":
+            raise HomeserverRefused("M_INVALID_USERNAME", status=400)
+
+    scim = service(hooks=Hooks(may_create=may_create))
+    several = [
+        {"method": "POST", "path": "/Users", "bulkId": name, "data": a_user(name)}
+        for name in ("ann", "bad", "bob")
+    ]
+    answer = await scim.call("POST", "/Bulk", bulk(*several))
+    assert [one["status"] for one in answer.json()["Operations"]] == ["201", "400", "201"]
+
+
 # -- discovery and errors ------------------------------------------------------------------------------------
 
 
@@ -615,6 +677,13 @@ async def test_a_defect_of_ours_tells_strangers_nothing(monkeypatch: pytest.Monk
     assert TOKEN not in answer.text
 
 
+async def test_addresses_are_those_of_the_public_url() -> None:
+    scim = service(public_url="https://id.example.com/people/")
+    answer = await scim.call("POST", "/Users", a_user("ann"))
+    where = f"https://id.example.com/people/Users/{answer.json()['id']}"
+    assert (answer.headers["Location"], answer.json()["meta"]["location"]) == (where, where)
+
+
 # -- hooks ---------------------------------------------------------------------------------------------------
 
 
@@ -622,8 +691,8 @@ async def test_synchronous_provisioning_waits_for_the_outcome() -> None:
     asked: list[str] = []
     outcomes: list[str | None] = [None, "the homeserver refused it: user limit"]
 
-    async def outcome_of(id_: str) -> str | None:
-        asked.append(id_)
+    async def outcome_of(resource: ScimResource) -> str | None:
+        asked.append(resource.id)
         return outcomes.pop(0)
 
     scim = service(hooks=Hooks(outcome_of=outcome_of))
@@ -635,25 +704,25 @@ async def test_synchronous_provisioning_waits_for_the_outcome() -> None:
     assert scim.memory.resources[ann["id"]].active is False
 
 
-async def test_registration_comes_before_a_user_is_stored() -> None:
-    registered: list[str | None] = []
+async def test_a_new_user_is_checked_before_they_are_stored() -> None:
+    checked: list[str | None] = []
     errors: list[Exception] = [
-        ScimTaken("bob"),
+        ScimError(409, "has an account", "uniqueness"),
         HomeserverRefused("bad name", status=400),
         HomeserverUnavailable("away"),
     ]
 
-    async def register(resource: ScimResource) -> None:
+    async def may_create(resource: ScimResource) -> None:
         if resource.name != "ann":
             raise errors.pop(0)
-        registered.append(resource.localpart)
+        checked.append(resource.localpart)
 
-    scim = service(hooks=Hooks(register=register))
+    scim = service(hooks=Hooks(may_create=may_create))
     await scim.user("ann")
     again = await scim.call("POST", "/Users", a_user("ANN"))
     assert again.status_code == 409
     await scim.group("staff")
-    assert registered == ["ann"]
+    assert checked == ["ann"]
     assert [(await scim.call("POST", "/Users", a_user("bob"))).status_code for _ in range(3)] == [
         409,
         400,

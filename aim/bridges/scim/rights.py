@@ -2,7 +2,8 @@
 
 In comes what the configuration grants, and the Authorization header of a request; out goes an Access, or a
 ScimError. Of a token only its SHA-256 is kept; all are compared, each in constant time. Whoever shows a wrong
-token is answered the later the more of them came from their address, and each one is told to `refused`.
+token is answered the later the more of them came from their address, and each one is told to `refused`. Only
+then is the homeserver asked about a token that is none of ours: guessing here is no way to keep it busy.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +28,8 @@ _LONGEST = 4.0
 """Seconds that an answer is held back at most."""
 _FORGOTTEN = 300
 """Seconds after which the wrong tokens of an address are forgotten."""
+_AT_ONCE = 8
+"""Tokens of one address that the homeserver is asked about, or that wait for it, at the same time."""
 _MOST_ADDRESSES = 4096
 _MOST_ADMINS = 1024
 
@@ -88,12 +91,16 @@ class Rights:
         self._is_admin = is_admin if self._admins else None
         self.refused = refused
         self._known: OrderedDict[bytes, tuple[bool, float]] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[bool]] = {}
+        self._asking_from: Counter[str] = Counter()
+        """Address → how many of them are under way."""
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._clock = clock
         self._sleep = sleep
 
     async def access(self, authorization: str | None, address: str) -> Access:
-        """Who sends this header from there. ScimError 401 for a missing or a wrong token.
+        """Who sends this header from there. ScimError 401 for a missing or a wrong token, 429 where too many
+        unknown ones come at once.
 
         Raises what `is_admin` raises.
         """
@@ -102,12 +109,9 @@ class Rights:
             self.refused(Refusal.MISSING)
             raise _unauthorised("a token is needed: Authorization: Bearer …")
         digest = _hash(token.strip())
-        roles = self._granted(digest)
-        if not roles and await self._admin(digest, token.strip()):
-            roles = self._admins
+        roles = self._granted(digest) or await self._admin(digest, token.strip(), address)
         if roles:
             return Access(roles)
-        await self._slow_down(address)
         self.refused(Refusal.WRONG)
         raise _unauthorised("this token is not known", error="invalid_token")
 
@@ -119,19 +123,64 @@ class Rights:
                 found |= roles
         return found
 
-    async def _admin(self, digest: bytes, token: str) -> bool:
-        if self._is_admin is None:
-            return False
+    async def _admin(self, digest: bytes, token: str, address: str) -> frozenset[str]:
+        """The roles of an admin if the token is that of one; whoever shows another one has waited."""
+        known = self._remembered(digest)
+        if known is None and self._is_admin is not None:
+            known = await self._answer(digest, token, address)
+        elif not known:
+            await self._slow_down(address)
+        return self._admins if known else frozenset()
+
+    def _remembered(self, digest: bytes) -> bool | None:
+        """What the homeserver said of it a short while ago."""
         known = self._known.get(digest)
-        if known is not None and self._clock() < known[1]:
-            return known[0]
-        found = await self._is_admin(token)
+        return known[0] if known is not None and self._clock() < known[1] else None
+
+    async def _answer(self, digest: bytes, token: str, address: str) -> bool:
+        """What the homeserver says of it; whoever shows the same one meanwhile waits for the same answer."""
+        asking = self._asking.get(digest)
+        if asking is None:
+            if self._asking_from[address] >= _AT_ONCE:
+                self.refused(Refusal.WRONG)
+                raise ScimError(429, "too many unknown tokens at once", headers={"Retry-After": "5"})
+            self._asking_from[address] += 1
+            asking = self._asking[digest] = asyncio.create_task(self._ask(digest, token, address))
+
+            def over(asked: asyncio.Task[bool]) -> None:
+                del self._asking[digest]
+                self._asking_from -= Counter([address])
+                if not asked.cancelled():
+                    asked.exception()  # whoever asked may have gone
+
+            asking.add_done_callback(over)
+        return await asyncio.shield(asking)
+
+    async def _ask(self, digest: bytes, token: str, address: str) -> bool:
+        assert self._is_admin is not None
+        await self._slow_down(address)
+        is_wrong = False
+        try:
+            found = await self._is_admin(token)
+            is_wrong = not found
+        finally:
+            if not is_wrong:
+                self._forgive(address)
         self._known[digest] = found, self._clock() + ADMIN_FOR
         while len(self._known) > _MOST_ADMINS:
             self._known.popitem(last=False)
         return found
 
+    def _forgive(self, address: str) -> None:
+        """The last one counted was not wrong."""
+        count, last = self._failures.get(address, (0, 0.0))
+        if count > 1:
+            self._failures[address] = count - 1, last
+        else:
+            self._failures.pop(address, None)
+
     async def _slow_down(self, address: str) -> None:
+        """Counts a wrong token, and waits."""
         count, last = self._failures.pop(address, (0, 0.0))
         now = self._clock()
         count = 1 if now - last > _FORGOTTEN else count + 1

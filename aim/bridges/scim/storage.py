@@ -87,11 +87,11 @@ class Storage:
     async def related(self, resources: Sequence[ScimResource], wanted: Projection = WHOLE) -> Related:
         """The members of groups and the groups of users among these, if the answer shows them."""
         groups = [one.id for one in resources if one.kind is ScimKind.GROUP]
-        users = [one.id for one in resources if one.kind is ScimKind.USER]
-        return Related(
-            await self._store.members(groups) if groups and wanted.keeps("members") else {},
-            await self._store.groups_of(users) if users and wanted.keeps("groups") else {},
-        )
+        users = [one.id for one in resources if one.kind is ScimKind.USER and one.groups is None]
+        told = {one.id: one.groups for one in resources if one.groups}
+        asked = await self._store.groups_of(users) if users and wanted.keeps("groups") else {}
+        members = await self._store.members(groups) if groups and wanted.keeps("members") else {}
+        return Related(members, {**asked, **told})
 
     async def few_members(self, group_id: str, at_most: int) -> Sequence[ScimMember] | None:
         """The members of a group, or None if they are more; then only one more than that was read."""

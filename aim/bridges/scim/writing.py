@@ -54,11 +54,12 @@ class Hooks:
 
     on_change: Callable[[], None] = lambda: None
     """Called after each write that was acknowledged."""
-    outcome_of: Callable[[str], Awaitable[str | None]] | None = None
-    """Waits until what was written of the resource with this id is done on the homeserver; gives an error's
-    text, or None. The answer waits for it."""
-    register: Callable[[ScimResource], Awaitable[None]] | None = None
-    """Called with a user before they are stored. May raise ScimTaken."""
+    outcome_of: Callable[[ScimResource], Awaitable[str | None]] | None = None
+    """Waits until what was written of this resource is done on the homeserver; gives what a person is to read
+    of why it is not, or None. The answer waits for it."""
+    may_create: Callable[[ScimResource], Awaitable[None]] | None = None
+    """Called with a new user before they are stored. May raise ScimError: then they are not, and it is the
+    answer."""
 
 
 class Writing:
@@ -86,7 +87,7 @@ class Writing:
         resource = self._resource(kind, self._new_id(), document, 1, active=True)
         members = _members(body) or ()
         with refusals():
-            await self._register(resource)
+            await self._check_new(resource)
             created = await self._store.create(resource, members if kind is ScimKind.GROUP else ())
         return await self._done(created, changed=True)
 
@@ -202,14 +203,14 @@ class Writing:
             document = {"active": active, **document}
         return user_of(id_, document, self._username, version)
 
-    async def _register(self, resource: ScimResource) -> None:
-        if self._hooks.register is None or resource.kind is ScimKind.GROUP or resource.localpart is None:
+    async def _check_new(self, resource: ScimResource) -> None:
+        if self._hooks.may_create is None or resource.kind is ScimKind.GROUP or resource.localpart is None:
             return
-        # An account that was made can't be unmade, so who can't be stored is not registered.
+        # Whoever is here already has an account as a rule: that they are here is the better answer.
         same = ScimCompare(ScimAttribute.NAME, ScimOperator.EQ, resource.name)
         if (await self._store.search(ScimQuery(kinds=[ScimKind.USER], filter=same, count=0))).total:
             raise ScimTaken(resource.name)
-        await self._hooks.register(resource)
+        await self._hooks.may_create(resource)
 
     async def _until_done(
         self,
@@ -233,9 +234,9 @@ class Writing:
         if changed or self._hooks.outcome_of is not None:
             self._hooks.on_change()
         if self._hooks.outcome_of is not None:
-            error = await self._hooks.outcome_of(resource.id)
+            error = await self._hooks.outcome_of(resource)
             if error is not None:
-                raise ScimError(500, f"stored, but not done on the homeserver: {error}")
+                raise ScimError(500, error)
         return resource
 
 
