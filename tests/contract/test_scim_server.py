@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -93,6 +95,19 @@ async def test_a_conformity_tester_finds_no_fault(address: str) -> None:
         return [f"{one.title}: {one.reason}" for one in results if one.status is not Status.SUCCESS]
 
     assert await asyncio.to_thread(check) == []
+
+
+async def test_a_probe_finds_no_fault(address: str) -> None:
+    """scim-sanity, strict: 28 checks pass; three are skipped, of kinds of resources that we don't have."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "scim_sanity", "probe", address),
+        *("--token", TOKEN, "--i-accept-side-effects", "--json-output"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    found = json.loads(out)
+    assert [one for one in found["results"] if one["status"].lower() not in {"pass", "skip"}] == []
+    assert (found["mode"], found["summary"]["passed"], found["summary"]["skipped"]) == ("strict", 28, 3)
 
 
 async def test_what_entra_does_ends_in_the_directory(client: httpx.AsyncClient, store: ScimStore) -> None:
