@@ -100,9 +100,15 @@ def new(
     Example: aim scim token new --roles '*:*'
     """
     import secrets
+    from typing import get_args
 
     from aim.cli import show
+    from aim.config.sources import Role
+    from aim.errors import AimError
 
+    for role in roles or ():
+        if role not in get_args(Role):
+            raise AimError(f"{role or 'nothing'} is no role", f"name one of {', '.join(get_args(Role))}")
     wanted = ", ".join(f"'{role}'" for role in roles or ["*:*"])
     show.lines(
         [

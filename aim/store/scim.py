@@ -97,6 +97,12 @@ class PostgresScim:
     ) -> Mapping[str, Sequence[ScimMember]]:
         return await self._related(QUERIES["scim_members"], group_ids, at_most)
 
+    async def sizes(self, group_ids: Collection[str], at_most: int) -> Mapping[str, int]:
+        ids = _ids(group_ids)
+        async with self._pool.use() as connection:
+            rows = await connection.fetch(QUERIES["scim_sizes"], self._client, ids, max(at_most, 0))
+        return {**dict.fromkeys(ids, 0), **{row["id"]: row["size"] for row in rows}}
+
     async def groups_of(self, ids: Collection[str]) -> Mapping[str, Sequence[ScimMember]]:
         return await self._related(QUERIES["scim_groups_of"], ids)
 
@@ -158,10 +164,16 @@ class PostgresScim:
         return await self._pool.write(work)
 
     async def replace(
-        self, resource: ScimResource, members: Sequence[str] | None = None, expected: int | None = None
+        self,
+        resource: ScimResource,
+        members: Sequence[str] | None = None,
+        expected: int | None = None,
+        *,
+        add: Collection[str] = (),
+        remove: Collection[str] = (),
     ) -> ScimResource | None:
         stored = values(resource)
-        if members is None and expected is not None:
+        if members is None and expected is not None and not (add or remove):
             # As a rule it is that version: then one statement does. If not, what is there has to be told.
             async with self._pool.use() as connection:
                 row = await self._put(connection, _REPLACE_VERSION, resource, [*stored, expected])
@@ -172,8 +184,9 @@ class PostgresScim:
             before = await self._lock(connection, resource.kind, resource.id, expected)
             if before is None:
                 return None
-            moved = 0
-            if members is not None:
+            if members is None:
+                moved = await self._move(connection, before.id, add, remove)
+            else:
                 removed = await connection.fetchval(QUERIES["scim_keep_members"], before.id, _ids(members))
                 moved = removed + await self._add(connection, before.id, members)
             if not moved and not differ(resource, before):
@@ -189,18 +202,11 @@ class PostgresScim:
         remove: Collection[str] = (),
         expected: int | None = None,
     ) -> ScimResource | None:
-        gone = set(remove).difference(add)
-
         async def work(connection: asyncpg.Connection) -> ScimResource | None:
             before = await self._lock(connection, ScimKind.GROUP, group_id, expected)
             if before is None:
                 return None
-            moved = 0
-            if gone:
-                moved += await connection.fetchval(QUERIES["scim_remove_members"], before.id, _ids(gone))
-            if add:
-                moved += await self._add(connection, before.id, add)
-            if not moved:
+            if not await self._move(connection, before.id, add, remove):
                 return before
             return shown_of(await connection.fetchrow(_TOUCH, self._client, before.id))
 
@@ -249,6 +255,17 @@ class PostgresScim:
             if error.constraint_name == "scim_user_name":
                 raise ScimTaken("another user has this userName") from None
             raise
+
+    async def _move(
+        self, connection: asyncpg.Connection, group_id: str, add: Collection[str], remove: Collection[str]
+    ) -> int:
+        """How many came or went."""
+        moved = 0
+        if gone := set(remove).difference(add):
+            moved += await connection.fetchval(QUERIES["scim_remove_members"], group_id, _ids(gone))
+        if add:
+            moved += await self._add(connection, group_id, add)
+        return moved
 
     async def _add(self, connection: asyncpg.Connection, group_id: str, members: Collection[str]) -> int:
         added: int = await connection.fetchval(

@@ -111,7 +111,8 @@ def _resource(
 
 def members_of(row: asyncpg.Record) -> tuple[ScimMember, ...]:
     """The members of a row with arrays of `ids`, `kinds` and `names`."""
-    return tuple(map(ScimMember, row["ids"], map(_KINDS.__getitem__, row["kinds"]), row["names"]))
+    kinds = map(_KINDS.__getitem__, row["kinds"])
+    return tuple(map(ScimMember._make, zip(row["ids"], kinds, row["names"], strict=True)))
 
 
 def _text_of(document: Mapping[str, object]) -> str:

@@ -110,6 +110,25 @@ async def test_a_probe_finds_no_fault(address: str) -> None:
     assert (found["mode"], found["summary"]["passed"], found["summary"]["skipped"]) == ("strict", 28, 3)
 
 
+async def test_many_patches_of_one_group_at_once_are_all_made(
+    client: httpx.AsyncClient, store: ScimStore
+) -> None:
+    many = 32
+    ids = [(await client.post("/Users", json=a_user())).json()["id"] for _ in range(many)]
+    group = (await client.post("/Groups", json=a_group("staff"))).json()["id"]
+
+    def patch(number: int) -> dict[str, Any]:
+        member = {"op": "add", "path": "members", "value": [{"value": ids[number]}]}
+        name = {"op": "replace", "path": "displayName", "value": f"staff {number}"}
+        return ops(*([member], [member, name], [name, member])[number % 3])
+
+    answers = await asyncio.gather(
+        *(client.patch(f"/Groups/{group}", json=patch(number)) for number in range(many))
+    )
+    assert [answer.status_code for answer in answers] == [200] * many
+    assert {member.id for member in (await store.members([group]))[group]} == set(ids)
+
+
 async def test_what_entra_does_ends_in_the_directory(client: httpx.AsyncClient, store: ScimStore) -> None:
     asked = await client.get("/Users", params={"filter": 'userName eq "nobody-5dce8b5a"'})
     assert asked.json()["totalResults"] == 0

@@ -16,10 +16,12 @@ import pytest
 
 from aim.errors import StoreError
 from aim.ports.scim import (
+    ScimAttribute,
     ScimChanged,
     ScimGrowth,
     ScimKind,
     ScimMember,
+    ScimQuery,
     ScimResource,
     ScimStore,
     ScimTaken,
@@ -212,7 +214,9 @@ async def test_what_does_not_differ_is_not_written(store: PostgresScim) -> None:
     ann = await store.create(user("ann", emails=["a@b"], document={"a": 1, "b": 2}))
     one = await store.create(group("one"), [ann.id])
     before = await store.revision()
-    assert await store.replace(replace(ann, document={"b": 2, "a": 1}, emails=["a@b"])) == ann
+    same = replace(ann, document={"b": 2, "a": 1}, emails=["a@b"])
+    assert await store.replace(same) == ann
+    assert await store.replace(same, expected=1) == ann
     assert await store.replace(one, [ann.id, "nobody"]) == one
     assert await store.revision() == before
     # True is not 1, to JSON.
@@ -282,6 +286,27 @@ async def test_members_are_told_with_their_names(store: PostgresScim) -> None:
     assert (await store.members([outer.id]))[outer.id][1] == ScimMember(ann.id, u, "Zoe")
 
 
+async def test_users_are_told_with_their_groups_where_they_are_shown(store: PostgresScim) -> None:
+    ann, bob = await store.create(user("ann")), await store.create(user("bob"))
+    inner = await store.create(group("Inner"), [ann.id])
+    outer = await store.create(group("outer"), [ann.id, inner.id])
+    both = (await store.groups_of([ann.id]))[ann.id]
+    assert [one.id for one in both] == [inner.id, outer.id]
+
+    found = await store.search(ScimQuery(kinds=list(ScimKind), sort_by=ScimAttribute.CREATED))
+    shown = [
+        ann,
+        bob,
+        await store.get(ScimKind.USER, ann.id),
+        await store.replace(replace(ann, name="anna"), expected=1),
+        await store.replace(replace(ann, name="anne")),
+        await store.get(ScimKind.GROUP, inner.id),
+    ]
+
+    assert [one and one.groups for one in shown] == [(), (), both, both, both, None]
+    assert [one.groups for one in found.resources] == [both, (), None, None]
+
+
 async def test_replacing_a_group_keeps_its_members_or_makes_them_these(store: PostgresScim) -> None:
     people = [await store.create(user(f"u{n}")) for n in range(4)]
     ids = [person.id for person in people]
@@ -295,6 +320,51 @@ async def test_replacing_a_group_keeps_its_members_or_makes_them_these(store: Po
     stored = await store.get(ScimKind.GROUP, one.id)
     assert stored is not None
     assert stored.version == 5
+
+
+async def test_a_group_and_its_members_are_changed_as_one(store: PostgresScim) -> None:
+    people = [await store.create(user(f"u{n}")) for n in range(4)]
+    ids = [person.id for person in people]
+    staff = await store.create(group("staff"), ids[:2])
+
+    async def move(name: str, expected: int | None, add: list[str], remove: list[str]) -> ScimResource | None:
+        return await store.replace(replace(staff, name=name), None, expected, add=add, remove=remove)
+
+    async def here() -> set[str]:
+        return {member.id for member in (await store.members([staff.id]))[staff.id]}
+
+    changed = await move("all", 1, [ids[2], ids[1], "nobody"], [ids[0], ids[1]])
+    assert changed is not None
+    assert (changed.name, changed.version) == ("all", 2)
+    assert await here() == {ids[1], ids[2]}
+    same = await move("all", 2, ids[1:3], ids[:1])
+    assert same is not None
+    assert same.version == 2
+    members_only = await move("all", None, [ids[3]], [])
+    assert members_only is not None
+    assert members_only.version == 3
+    with pytest.raises(ScimChanged):
+        await move("late", 2, ids[:1], ids[1:])
+    with pytest.raises(ScimTooLong):
+        await move("x" * 2000, 3, ids[:1], ids[1:])
+    found = await store.get(ScimKind.GROUP, staff.id)
+    assert found is not None
+    assert (found.name, found.version) == ("all", 3)
+    assert await here() == set(ids[1:])
+
+
+async def test_groups_are_counted_as_far_as_it_matters(store: PostgresScim, dsn: str) -> None:
+    ids = [(await store.create(user(f"u{n}"))).id for n in range(4)]
+    all_, one, none = (
+        (await store.create(group("all"), ids)).id,
+        (await store.create(group("one"), ids[:1])).id,
+        (await store.create(group("none"))).id,
+    )
+    asked = [none, all_, one, "nobody"]
+    for at_most, sizes in ((100, (0, 4, 1, 0)), (3, (0, 3, 1, 0)), (0, (0, 0, 0, 0))):
+        assert await store.sizes(asked, at_most) == dict(zip(asked, sizes, strict=True))
+    async with scim_store(dsn, "other") as other:
+        assert await other.sizes([all_], 100) == {all_: 0}
 
 
 async def test_a_change_of_members_touches_no_other_row(
@@ -545,6 +615,7 @@ async def test_every_change_is_heard_whoever_made_it(
         changes: list[Callable[[], Awaitable[object]]] = [
             lambda: other.create(user("bob")),
             lambda: other.replace(replace(ann, name="anna")),
+            lambda: other.replace(replace(ann, name="anne"), expected=2),
             lambda: other.change_members(one.id, add=[ann.id]),
             lambda: other.delete(ScimKind.USER, ann.id),
             lambda: other.set_ready(NOW),

@@ -51,7 +51,7 @@ class MemoryScim:
         """Ids of the members whose rows were written."""
         self.away = False
         self.races: list[str] = []
-        """Ids that somebody else changes right before they are replaced."""
+        """Ids that somebody else changes right before they are written."""
         self.ready_since: datetime | None = None
         self._revision = 0
         self._now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -118,6 +118,10 @@ class MemoryScim:
             self.loaded.append((id_, len(found[id_])))
         return found
 
+    async def sizes(self, group_ids: Collection[str], at_most: int) -> Mapping[str, int]:
+        self._check()
+        return {id_: min(len(self.rows.get(id_, ())), at_most) for id_ in group_ids}
+
     async def groups_of(self, ids: Collection[str]) -> Mapping[str, Sequence[ScimMember]]:
         self._check()
         return {id_: [self._member(group) for group, rows in self.rows.items() if id_ in rows] for id_ in ids}
@@ -169,20 +173,22 @@ class MemoryScim:
         return made
 
     async def replace(
-        self, resource: ScimResource, members: Sequence[str] | None = None, expected: int | None = None
+        self,
+        resource: ScimResource,
+        members: Sequence[str] | None = None,
+        expected: int | None = None,
+        *,
+        add: Collection[str] = (),
+        remove: Collection[str] = (),
     ) -> ScimResource | None:
-        if resource.id in self.races:
-            self.races.remove(resource.id)
-            self._touch(resource.id)
         current = self._current(resource.id, expected)
         if current is None:
             return None
         self._unique(resource)
-        rows = (
-            self.rows.get(resource.id, {})
-            if members is None
-            else dict.fromkeys(id_ for id_ in members if id_ in self.resources)
-        )
+        if members is None:
+            here = self.rows.get(resource.id, {})
+            members = [*(id_ for id_ in here if id_ not in remove or id_ in add), *add]
+        rows = dict.fromkeys(id_ for id_ in members if id_ in self.resources)
         same = replace(resource, version=current.version, created=current.created, modified=current.modified)
         if same == current and set(rows) == set(self.rows.get(resource.id, {})):
             return current
@@ -231,6 +237,9 @@ class MemoryScim:
 
     def _current(self, id_: str, expected: int | None) -> ScimResource | None:
         self._check()
+        if id_ in self.races:
+            self.races.remove(id_)
+            self._touch(id_)
         current = self.resources.get(id_)
         if current is not None and expected is not None and current.version != expected:
             raise ScimChanged(f"version {current.version}")

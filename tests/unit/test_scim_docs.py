@@ -10,11 +10,21 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from aim.bridges.scim.core import LARGEST_PAGE, MOST_CHANGES, MOST_OPERATIONS, MOST_VALUES, PAGE
+from aim.bridges.scim.core import (
+    LARGEST_PAGE,
+    LONGEST_PATH,
+    LONGEST_SEARCH,
+    MOST_CHANGES,
+    MOST_OPERATIONS,
+    MOST_VALUES,
+    PAGE,
+)
 from aim.bridges.scim.endpoints import SMALL
+from aim.bridges.scim.filters import MOST_PARTS
+from aim.bridges.scim.patching import MOST_SELECTIONS
 from aim.bridges.scim.resources import Username
-from aim.bridges.scim.server import LARGEST
-from aim.bridges.scim.storage import MOST_SCANNED
+from aim.bridges.scim.server import BODY_WITHIN, LARGEST
+from aim.bridges.scim.storage import MOST_MEMBERS, MOST_SCANNED
 from aim.config.sources import ScimSource
 
 ROOT = Path(__file__).parents[2]
@@ -58,17 +68,22 @@ def test_the_recipe_is_well_formed() -> None:
 def test_the_limits_are_those_that_hold() -> None:
     limits = TEXT.partition("## Limits")[2].partition("\n## ")[0].replace(",", "")
     assert LARGEST == 2 * 1024 * 1024
-    for number in (
+    for limit in (
         "2 MB",
-        MOST_OPERATIONS,
-        LARGEST_PAGE,
-        PAGE,
-        MOST_SCANNED,
-        SMALL,
-        MOST_VALUES,
-        MOST_CHANGES,
+        f"{BODY_WITHIN:g} seconds",
+        f"{MOST_OPERATIONS} operations",
+        f"{LARGEST_PAGE} resources ({PAGE} if",
+        f"{MOST_MEMBERS} members",
+        f"{MOST_VALUES} values",
+        f"{MOST_CHANGES} operations",
+        f"{LONGEST_PATH} characters",
+        f"{MOST_SELECTIONS} of its operations",
+        f"{LONGEST_SEARCH} characters",
+        f"{MOST_SCANNED} resources",
+        f"{MOST_PARTS} comparisons",
+        f"{SMALL} members",
     ):
-        assert str(number) in limits
+        assert limit in " ".join(limits.split())
 
 
 @pytest.mark.parametrize("provider", ["entra", "okta"])

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from itertools import chain
+from typing import Any
+
 import pytest
 
-from aim.bridges.scim import core, patching
-from tests.unit.scim_client import Service, a_user, ops, service
+from aim.bridges.scim import core, patching, server, storage
+from aim.ports.scim import ScimMember
+from tests.unit.scim_client import TOKEN, Service, a_user, ops, service
+from tests.unit.scim_store import MemoryScim
 
 
 async def _refused(scim: Service, method: str, path: str, body: object) -> str:
@@ -100,3 +108,130 @@ async def test_members_are_looked_at_one_by_one_a_few_times_only() -> None:
     scim.memory.loaded.clear()
     assert await _refused(scim, "PATCH", where, ops(*[one] * (most + 1))) == "tooMany"
     assert len(scim.memory.loaded) == most
+
+
+# -- members in memory ---------------------------------------------------------------------------------------
+
+
+class Counting(MemoryScim):
+    """`read` says how many members each reading came to, and of how many groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[tuple[int, int]] = []
+
+    async def members(
+        self, group_ids: Collection[str], at_most: int | None = None
+    ) -> Mapping[str, Sequence[ScimMember]]:
+        found = await super().members(group_ids, at_most)
+        self.read.append((sum(map(len, found.values())), len(group_ids)))
+        return found
+
+
+async def _groups(scim: Service, *sizes: int) -> list[str]:
+    """Groups with so many members, by name in this order."""
+    ids = [(await scim.user(f"user{number}"))["id"] for number in range(max(sizes))]
+    return [(await scim.group(f"g{n}", ids[:size]))["displayName"] for n, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("search", [{}, {"sortBy": "externalId"}], ids=["by the store", "one by one"])
+async def test_large_groups_make_a_page_shorter(
+    monkeypatch: pytest.MonkeyPatch, search: dict[str, object]
+) -> None:
+    monkeypatch.setattr(storage, "MOST_MEMBERS", 5)
+    store = Counting()
+    scim = service(store)
+    names = await _groups(scim, 3, 2, 1, 9, 0, 5)
+    # What has no value is in the order of ids.
+    order = {one.name: one.id for one in store.resources.values()}
+    expected = names if not search else sorted(names, key=lambda name: order[name])
+
+    found: list[str] = []
+    while len(found) < len(names):
+        page = await scim.found("/Groups", startIndex=len(found) + 1, count=50, **search)
+        assert page["totalResults"] == len(names)
+        assert page["itemsPerPage"] == len(page["Resources"]) > 0
+        found += [one["displayName"] for one in page["Resources"]]
+    assert found == expected
+    assert all(total <= 5 or groups == 1 for total, groups in store.read)
+
+    without = await scim.found("/Groups", count=50, excludedAttributes="members", **search)
+    assert [one["displayName"] for one in without["Resources"]] == expected
+
+
+@pytest.mark.parametrize("search", [{}, {"sortBy": "externalId"}], ids=["by the store", "one by one"])
+async def test_shorter_pages_leave_nobody_out_by_cursor_there_and_back(
+    monkeypatch: pytest.MonkeyPatch, search: dict[str, object]
+) -> None:
+    monkeypatch.setattr(storage, "MOST_MEMBERS", 5)
+    store = Counting()
+    scim = service(store)
+    names = set(await _groups(scim, 3, 2, 1, 9, 0, 5, 2, 2, 2))
+
+    async def walk(direction: str, cursor: str) -> tuple[list[list[str]], str]:
+        """The names of each page, in the order in which they come, and the way back from the last one."""
+        pages: list[list[str]] = []
+        while True:
+            page = await scim.found("/Groups", count=50, cursor=cursor, **search)
+            pages.append([one["displayName"] for one in page["Resources"]])
+            cursor = page.get(direction, "")
+            if not cursor:
+                return pages, page.get("previousCursor", "")
+
+    pages, previous = await walk("nextCursor", "")
+    there = list(chain(*pages))
+    assert (len(there), set(there)) == (len(names), names)
+    back, _ = await walk("previousCursor", previous)
+    assert list(chain(*reversed(back))) == list(chain(*pages[:-1]))
+    assert all(total <= 5 or groups == 1 for total, groups in store.read)
+
+
+async def test_members_are_read_where_the_filter_asks_for_them_and_not_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storage, "MOST_MEMBERS", 5)
+    store = Counting()
+    scim = service(store)
+    await _groups(scim, 3, 2, 9, 0)
+    for filter_ in ('members[display ew "8" and type eq "User"]', "not (members[display pr and type pr])"):
+        store.read.clear()
+        listed = await scim.found("/Groups", filter=filter_, excludedAttributes="members")
+        assert listed["totalResults"] == 1, filter_
+        assert store.read
+        assert all(total <= 5 or groups == 1 for total, groups in store.read)
+    for filter_ in (
+        'meta.resourceType eq "members" or meta.resourceType eq "Group"',
+        'meta.location co "members" or not (externalId eq "groups") and meta.resourceType pr',
+    ):
+        store.read.clear()
+        assert (await scim.found("/Groups", filter=filter_, excludedAttributes="members"))[
+            "totalResults"
+        ] == 4
+        assert store.read == []
+
+
+# -- time ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "BODY_WITHIN", 0.05)
+    sent: list[MutableMapping[str, Any]] = []
+    pieces = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+    async def receive() -> MutableMapping[str, Any]:
+        for piece in pieces:
+            return piece
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {TOKEN}".encode()), (b"host", b"example.com")]
+    scope = {"type": "http", "method": "POST", "path": "/scim/v2/Users", "query_string": b""}
+    async with asyncio.timeout(10):
+        await service().app({**scope, "headers": headers, "scheme": "https"}, receive, send)
+    start, body = sent
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
+    assert json.loads(body["body"])["status"] == "408"

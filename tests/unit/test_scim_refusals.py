@@ -36,10 +36,16 @@ class Refusing(MemoryScim):
         return await super().create(resource, members)
 
     async def replace(
-        self, resource: ScimResource, members: Collection[str] | None = None, expected: int | None = None
+        self,
+        resource: ScimResource,
+        members: Sequence[str] | None = None,
+        expected: int | None = None,
+        *,
+        add: Collection[str] = (),
+        remove: Collection[str] = (),
     ) -> ScimResource | None:
         self._refuse()
-        return await super().replace(resource, None if members is None else list(members), expected)
+        return await super().replace(resource, members, expected, add=add, remove=remove)
 
     async def search(self, query: ScimQuery) -> ScimPage:
         self._refuse()

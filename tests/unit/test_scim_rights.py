@@ -50,7 +50,8 @@ async def test_roles(roles: list[str], allowed: set[str]) -> None:
 
 
 async def test_each_operation_of_a_bulk_request_needs_its_right() -> None:
-    scim = _with(["write:users"])
+    refused: list[Refusal] = []
+    scim = service(rights=Rights([Grant(TOKEN, ["write:users"])], refused=refused.append))
     answer = await scim.call(
         "POST",
         "/Bulk",
@@ -63,6 +64,7 @@ async def test_each_operation_of_a_bulk_request_needs_its_right() -> None:
         },
     )
     assert [one["status"] for one in answer.json()["Operations"]] == ["201", "403"]
+    assert refused == [Refusal.FORBIDDEN]
 
 
 async def test_a_search_of_all_is_over_what_one_may_read() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 
 from aim.bridges.scim import storage
 from aim.bridges.scim.errors import ScimError
@@ -166,6 +167,32 @@ async def test_leaving_members_or_active_out_of_a_put_is_no_word_that_anybody_go
     assert (await scim.call("PUT", f"/Users/{ann['id']}", a_user("ann", active=True))).json()[
         "active"
     ] is True
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "remove", "path": "active"},
+        {"op": "replace", "path": "active", "value": None},
+        {"op": "replace", "value": {"active": None, "title": "Boss"}},
+    ],
+)
+async def test_nobody_comes_back_by_a_word_left_out(operation: Mapping[str, object]) -> None:
+    scim = service()
+    disabled, enabled = await scim.user("ann", active=False), await scim.user("bob")
+    for user in (disabled, enabled):
+        patch = ops({"op": "add", "path": "title", "value": "Boss"}, operation)
+        assert (await scim.call("PATCH", f"/Users/{user['id']}", patch)).status_code == 200
+    for patched in (False, True):
+        assert scim.memory.resources[disabled["id"]].active is False
+        assert scim.memory.resources[enabled["id"]].active is True
+        assert await scim.names("active eq false") == ["ann"]
+        assert await scim.names('active eq false and title eq "Boss"') == ["ann"]
+        if not patched:
+            again = ops({"op": "add", "path": "nickName", "value": "Annie"})
+            await scim.call("PATCH", f"/Users/{disabled['id']}", again)
+    put = await scim.call("PUT", f"/Users/{disabled['id']}", a_user("ann", active=None))
+    assert put.json()["active"] is False
 
 
 async def test_patch_paths_are_strict_and_a_patch_is_all_or_nothing() -> None:
@@ -704,6 +731,50 @@ async def test_synchronous_provisioning_waits_for_the_outcome() -> None:
     assert scim.memory.resources[ann["id"]].active is False
 
 
+async def test_a_bulk_request_waits_once_for_all_that_it_wrote() -> None:
+    together = asyncio.Barrier(3)
+    asked: list[str] = []
+
+    async def outcome_of(resource: ScimResource) -> str | None:
+        asked.append(resource.name)
+        await together.wait()
+        return "the homeserver refused it: user limit" if resource.name == "bob" else None
+
+    scim = service(hooks=Hooks(outcome_of=outcome_of))
+    several = [
+        {"method": "POST", "path": "/Users", "bulkId": "ann", "data": a_user("ann")},
+        {"method": "POST", "path": "/Users", "bulkId": "twice", "data": a_user("ANN")},
+        {"method": "POST", "path": "/Users", "bulkId": "bob", "data": a_user("bob")},
+        {"method": "POST", "path": "/Groups", "bulkId": "all", "data": a_group("all", ["bulkId:bob"])},
+    ]
+    async with asyncio.timeout(10):
+        answer = await scim.call("POST", "/Bulk", bulk(*several))
+    said = answer.json()["Operations"]
+    assert [one["status"] for one in said] == ["201", "409", "500", "201"]
+    assert asked == ["ann", "bob", "all"]
+    # It is stored, and the group has it.
+    assert "user limit" in said[2]["response"]["detail"]
+    assert said[2]["location"].rpartition("/")[2] in await scim.members(
+        said[3]["location"].rpartition("/")[2]
+    )
+
+
+async def test_what_we_may_not_ask_is_no_fault_of_the_client() -> None:
+    async def may_create(_: ScimResource) -> None:
+        raise HomeserverRefused("GET users: 403", "list the client in policy.data.admin_clients", status=403)
+
+    scim = service(hooks=Hooks(may_create=may_create))
+    creation = {"method": "POST", "path": "/Users", "bulkId": "ann", "data": a_user("ann")}
+    for path, body in (("/Users", a_user("ann")), ("/Bulk", bulk(creation))):
+        with structlog.testing.capture_logs() as logged:
+            answer = await scim.call("POST", path, body)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert "users" not in answer.json()["detail"]
+        [line] = logged
+        assert (line["cause"], "admin_clients" in line["remedy"]) == ("GET users: 403", True)
+
+
 async def test_a_new_user_is_checked_before_they_are_stored() -> None:
     checked: list[str | None] = []
     errors: list[Exception] = [
@@ -729,6 +800,29 @@ async def test_a_new_user_is_checked_before_they_are_stored() -> None:
         503,
     ]
     assert len(scim.memory.resources) == 2
+
+
+async def test_who_comes_to_another_localpart_is_checked_like_a_new_user() -> None:
+    checked: list[str | None] = []
+
+    async def may_create(resource: ScimResource) -> None:
+        checked.append(resource.localpart)
+        if resource.localpart == "root":
+            raise ScimError(409, "has an account", "uniqueness")
+
+    scim = service(hooks=Hooks(may_create=may_create))
+    path = f"/Users/{(await scim.user('ann'))['id']}"
+    for method, body in (("PUT", a_user("root")), ("PATCH", _named("root"))):
+        answer = await scim.call(method, path, body)
+        assert (answer.status_code, answer.json()["scimType"]) == (409, "uniqueness"), method
+    assert (await scim.call("PATCH", path, ops(ACTIVE_FALSE))).status_code == 200
+    assert (await scim.call("PUT", path, a_user("anna"))).status_code == 200
+    assert checked == ["ann", "root", "root", "anna"]
+    assert [one.name for one in scim.memory.resources.values()] == ["anna"]
+
+
+def _named(name: str) -> dict[str, Any]:
+    return ops({"op": "replace", "path": "userName", "value": name})
 
 
 async def test_addresses_are_those_that_the_client_sees() -> None:

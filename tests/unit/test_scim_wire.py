@@ -14,6 +14,7 @@ from aim.bridges.scim.wire import (
     base_of,
     body_of,
     decode,
+    encode,
     headers_of,
     path_of,
     query_of,
@@ -150,3 +151,10 @@ def test_json_that_is_none_or_can_not_be_stored(body: bytes, scim_type: str) -> 
     with pytest.raises(ScimError) as told:
         decode(body)
     assert told.value.scim_type == scim_type
+
+
+def test_what_is_sent_is_json_in_utf_8_whatever_is_in_it() -> None:
+    sent: dict[str, object] = {"a": ["ä\U0001f600", '"\\\n\x01\x7f', True, None, 10**30, 1.5], "b": {"": {}}}
+    assert json.loads(encode(sent)) == sent
+    assert "ä".encode() in encode(sent)
+    assert encode({"a": "x\ud800y"}) == b'{"a":"x?y"}'

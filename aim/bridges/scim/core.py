@@ -27,6 +27,7 @@ from scim2_models import (
     Pagination,
     Patch,
     PatchOp,
+    PreconditionFailedException,
     Resource,
     ResourceType,
     SCIMException,
@@ -189,10 +190,7 @@ class Core:
         for one in operations:
             _require_short(one.path)
             _require_few({one.path: one.value})
-        if (
-            len(operations) * (_values(document.values()) + _values(one.value for one in operations))
-            > MOST_COMPARED
-        ):
+        if compared(document, operations) > MOST_COMPARED:
             raise invalid_value(
                 "these are too many operations on so many values: send them in several requests"
             )
@@ -283,6 +281,11 @@ def _require_few(document: Mapping[str, object]) -> None:
             raise invalid_value(f"{name[:200]} has at most {MOST_VALUES} values")
 
 
+def compared(document: Mapping[str, object], operations: Sequence[Operation]) -> int:
+    """How many values a PATCH of these operations may have to look at: the measure of what it costs."""
+    return len(operations) * (_values(document.values()) + _values(one.value for one in operations))
+
+
 def _values(of: Iterable[object]) -> int:
     """How many values all these attributes have that have several."""
     return sum(len(value) for value in of if isinstance(value, list))
@@ -305,8 +308,15 @@ def allowed(version: int, method: str, if_match: str | None, if_none_match: str 
     """Checks the conditions of a request (RFC 7644, 3.14). False: answer 304. ScimError 412 if one fails."""
     if if_match is None and if_none_match is None:
         return True
-    with refusals():
-        return Conditions(if_match, if_none_match).check(etag(version), method)
+    tag = etag(version)
+    try:
+        Conditions(if_match, None).check(tag, method)
+    except PreconditionFailedException as error:
+        raise ScimError(412, "the resource has another version than If-Match says") from error
+    try:
+        return Conditions(None, if_none_match).check(tag, method)
+    except PreconditionFailedException as error:
+        raise ScimError(412, "the resource has a version that If-None-Match rules out") from error
 
 
 # -- bulk ----------------------------------------------------------------------------------------------------

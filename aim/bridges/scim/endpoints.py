@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from aim.bridges.scim.core import BulkOrder, Core, Route, Search
+from aim.bridges.scim.core import BulkOrder, Core, Route, Search, Step
 from aim.bridges.scim.errors import ScimError, invalid_value
 from aim.bridges.scim.projection import Projection, projection
 from aim.bridges.scim.resources import etag, location
 from aim.bridges.scim.rights import Access
 from aim.bridges.scim.storage import Storage
 from aim.bridges.scim.writing import UNCONDITIONAL, Conditions, Writing
-from aim.errors import HomeserverRefused, HomeserverUnavailable, StoreError
+from aim.errors import HomeserverUnavailable, StoreError
 from aim.ports.scim import ScimKind, ScimResource
 
 SMALL = 100
@@ -170,16 +170,22 @@ class Endpoints:
     # -- bulk ------------------------------------------------------------------------------------------------
 
     async def _bulk(self, _: Route, request: Request, access: Access) -> Answer:
-        """Each operation as if it had come alone (RFC 7644, 3.7), with an outcome of its own."""
+        """Each operation as if it had come alone (RFC 7644, 3.7), with an outcome of its own. What has to be
+        waited for is waited for once, after all were written."""
         order = BulkOrder(request.body)
         outcomes: dict[int, dict[str, object]] = {}
+        written: list[ScimResource] = []
+        writing = self._writing.noting(written)
+        awaited: list[int] = []
         is_away = False
         for index in order:
             outcome = order.said(index)
             try:
                 if is_away:
                     raise _away()
-                status, made = await self._bulk_step(order, index, request.base, access, outcome)
+                status, made = await self._bulk_step(
+                    writing, order.step(index), request.base, access, outcome
+                )
             except (StoreError, HomeserverUnavailable) as error:
                 if not outcomes:
                     raise
@@ -187,21 +193,22 @@ class Endpoints:
                 _log.error("a SCIM request was carried out in part", cause=error.message, remedy=error.remedy)
                 is_away = True
                 status, made = _refused(outcome, _away())
-            except HomeserverRefused as error:
-                refusal = invalid_value(f"the homeserver refused it: {error.message}")
-                status, made = _refused(outcome, refusal)
             except ScimError as error:
                 status, made = _refused(outcome, error)
             outcome["status"] = str(status)
             outcomes[index] = outcome
             order.record(index, status, made)
+            awaited += [index] * (len(written) - len(awaited))
+        for index, undone in zip(awaited, await self._writing.outcomes(written), strict=True):
+            if undone is not None:
+                # What was made keeps its address and version: it is stored.
+                outcomes[index] |= {"status": "500", "response": ScimError(500, undone).body()}
         said = [outcomes[index] for index in sorted(outcomes)]
         return Answer(200, {"schemas": [_BULK], "Operations": said})
 
     async def _bulk_step(
-        self, order: BulkOrder, index: int, base: str, access: Access, outcome: dict[str, object]
+        self, writing: Writing, step: Step, base: str, access: Access, outcome: dict[str, object]
     ) -> tuple[int, ScimResource | None]:
-        step = order.step(index)
         route = self._core.route(step.method, step.path)
         if route.operation not in _DONE or route.kind is None:
             raise invalid_value(
@@ -210,24 +217,25 @@ class Endpoints:
         if route.id is not None:
             outcome["location"] = location(base, route.kind, route.id)
         access.require("write", route.kind)
-        made = await self._write(route, step.data, Conditions(step.version))
+        made = await _write(writing, route, step.data, Conditions(step.version))
         if made is not None:
             outcome["location"] = location(base, made.kind, made.id)
             outcome["version"] = etag(made.version)
         return _DONE[route.operation], made
 
-    async def _write(self, route: Route, data: object, conditions: Conditions) -> ScimResource | None:
-        kind, id_ = _kind(route), route.id or ""
-        match route.operation:
-            case "create":
-                return await self._writing.create(kind, data)
-            case "replace":
-                return await self._writing.replace(kind, id_, data, conditions)
-            case "patch":
-                return await self._writing.patch(kind, id_, data, conditions)
-            case _:
-                await self._writing.delete(kind, id_, conditions)
-                return None
+
+async def _write(writing: Writing, route: Route, data: object, conditions: Conditions) -> ScimResource | None:
+    kind, id_ = _kind(route), route.id or ""
+    match route.operation:
+        case "create":
+            return await writing.create(kind, data)
+        case "replace":
+            return await writing.replace(kind, id_, data, conditions)
+        case "patch":
+            return await writing.patch(kind, id_, data, conditions)
+        case _:
+            await writing.delete(kind, id_, conditions)
+            return None
 
 
 def _kind(route: Route) -> ScimKind:

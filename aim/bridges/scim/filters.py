@@ -59,7 +59,7 @@ _GROUP: Mapping[str, ScimAttribute] = {
 }
 _DATES = frozenset({ScimAttribute.CREATED, ScimAttribute.MODIFIED})
 _FRAGMENTS = frozenset({CompareOperator.co, CompareOperator.sw, CompareOperator.ew})
-_MOST_PARTS = 100
+MOST_PARTS = 100
 """Comparisons of a filter for which resources are looked at one by one: each costs for each of them."""
 
 _SORTED_BY = frozenset(
@@ -91,10 +91,10 @@ def narrow(node: FilterNode, kinds: Sequence[ScimKind]) -> Narrowed:
     """The store's filter for resources of these kinds. ScimError for text that none of them can have, and for
     a filter that the store can't do alone if it is too large to be tried on each resource."""
     found = _narrow(node, kinds)
-    if not found.exact and _parts(node) > _MOST_PARTS:
+    if not found.exact and _parts(node) > MOST_PARTS:
         raise ScimError(
             400,
-            f"a filter of more than {_MOST_PARTS} comparisons is on userName, externalId, displayName, "
+            f"a filter of more than {MOST_PARTS} comparisons is on userName, externalId, displayName, "
             "emails.value, id, active, members or meta only",
             "invalidFilter",
         )
@@ -111,6 +111,19 @@ def _parts(node: FilterNode) -> int:
             return _parts(node.val_filter)
         case _:
             return 1
+
+
+def attributes_of(node: FilterNode) -> frozenset[str]:
+    """The attributes that a filter looks at, in lower case, without URN and sub-attribute."""
+    match node:
+        case Comparison() | Present() | ValuePath():
+            return frozenset({node.attr_path.attr.lower()})
+        case Not():
+            return attributes_of(node.expr)
+        case LogicalExpr():
+            return frozenset().union(*map(attributes_of, node.terms))
+        case _:
+            return frozenset()
 
 
 def _narrow(node: FilterNode, kinds: Sequence[ScimKind]) -> Narrowed:

@@ -14,7 +14,7 @@ import hmac
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from aim.bridges.scim.errors import ScimError
@@ -50,6 +50,8 @@ class Access:
 
     roles: frozenset[str]
     """`access:scope`, access being read, write or *, scope users, groups or *."""
+    refused: Callable[[Refusal], None] = field(default=lambda _: None, compare=False, repr=False)
+    """Told each time something is not granted."""
 
     def may(self, access: str, kind: ScimKind) -> bool:
         """`access`: read or write."""
@@ -59,6 +61,7 @@ class Access:
     def require(self, access: str, kind: ScimKind) -> None:
         """ScimError 403 if that is not granted."""
         if not self.may(access, kind):
+            self.refused(Refusal.FORBIDDEN)
             raise ScimError(403, f"this token may not {access} {_SCOPE[kind]}")
 
 
@@ -89,7 +92,7 @@ class Rights:
         ]
         self._admins = frozenset(role for grant in granted if grant.token is None for role in grant.roles)
         self._is_admin = is_admin if self._admins else None
-        self.refused = refused
+        self._refused = refused
         self._known: OrderedDict[bytes, tuple[bool, float]] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[bool]] = {}
         self._asking_from: Counter[str] = Counter()
@@ -106,13 +109,13 @@ class Rights:
         """
         scheme, _, token = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            self.refused(Refusal.MISSING)
+            self._refused(Refusal.MISSING)
             raise _unauthorised("a token is needed: Authorization: Bearer …")
         digest = _hash(token.strip())
         roles = self._granted(digest) or await self._admin(digest, token.strip(), address)
         if roles:
-            return Access(roles)
-        self.refused(Refusal.WRONG)
+            return Access(roles, self._refused)
+        self._refused(Refusal.WRONG)
         raise _unauthorised("this token is not known", error="invalid_token")
 
     def _granted(self, digest: bytes) -> frozenset[str]:
@@ -142,7 +145,7 @@ class Rights:
         asking = self._asking.get(digest)
         if asking is None:
             if self._asking_from[address] >= _AT_ONCE:
-                self.refused(Refusal.WRONG)
+                self._refused(Refusal.WRONG)
                 raise ScimError(429, "too many unknown tokens at once", headers={"Retry-After": "5"})
             self._asking_from[address] += 1
             asking = self._asking[digest] = asyncio.create_task(self._ask(digest, token, address))

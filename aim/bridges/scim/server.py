@@ -8,6 +8,7 @@ word of how we are built; a database or homeserver that is away is 503.
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import PurePath
@@ -17,9 +18,9 @@ import structlog
 
 from aim.bridges.scim.core import Core, Route
 from aim.bridges.scim.endpoints import DISCOVERY, Answer, Endpoints, Request
-from aim.bridges.scim.errors import ScimError, invalid_value
+from aim.bridges.scim.errors import ScimError
 from aim.bridges.scim.resources import Username
-from aim.bridges.scim.rights import Refusal, Rights
+from aim.bridges.scim.rights import Rights
 from aim.bridges.scim.storage import Storage
 from aim.bridges.scim.wire import (
     Disconnected,
@@ -35,11 +36,13 @@ from aim.bridges.scim.wire import (
     require_json,
 )
 from aim.bridges.scim.writing import Conditions, Hooks, Writing
-from aim.errors import AimError, HomeserverRefused, HomeserverUnavailable, StoreError
+from aim.errors import AimError, HomeserverUnavailable, StoreError
 from aim.ports.scim import ScimStore
 
 LARGEST = 2 * 1024 * 1024
 """Bytes of a body."""
+BODY_WITHIN = 30.0
+"""Seconds for the whole of a body, however slowly it comes."""
 _RETRY_AFTER = "30"
 """Seconds."""
 _MEDIA_TYPE = "application/scim+json"
@@ -94,8 +97,6 @@ class ScimApplication:
             return await self._answer(scope, receive)
         except ScimError as error:
             return _refusal(error)
-        except HomeserverRefused as error:
-            return _refusal(invalid_value(f"the homeserver refused it: {error.message}"))
         except (StoreError, HomeserverUnavailable) as error:
             _log.error("a SCIM request could not be carried out", cause=error.message, remedy=error.remedy)
             away = ScimError(503, "this can't be done now; try again", headers={"Retry-After": _RETRY_AFTER})
@@ -114,32 +115,37 @@ class ScimApplication:
         method = str(scope["method"]).upper()
         path = path_of(scope, self._prefix)
         base = self._public or base_of(scope, headers, self._prefix)
-        route = self._discovery(method, path)
-        if route is not None:
+        route = self._route(method, path)
+        if isinstance(route, Route) and route.operation in DISCOVERY:
             return self._endpoints.discover(route, Request(method, base, path, query_of(scope)))
         access = await self._rights.access(headers.get("authorization"), _address(scope))
-        route = self._core.route(method, path)
+        if isinstance(route, ScimError):
+            raise route
         query = query_of(scope)
         body = None
         if method in _WITH_BODY:
-            raw = await body_of(receive, LARGEST)
+            raw = await _body(receive)
             require_json(headers.get("content-type"))
             body = decode(raw)
         request = Request(method, base, path, query, _conditions(headers), body)
-        try:
-            return await self._endpoints.answer(route, request, access)
-        except ScimError as error:
-            if error.status == 403:
-                self._rights.refused(Refusal.FORBIDDEN)
-            raise
+        return await self._endpoints.answer(route, request, access)
 
-    def _discovery(self, method: str, path: str) -> Route | None:
-        """The route, if it is one of those that need no token."""
+    def _route(self, method: str, path: str) -> Route | ScimError:
+        """The route, or what is told to those who may know that there is none."""
         try:
-            route = self._core.route(method, path)
-        except ScimError:
-            return None  # told to those who may know
-        return route if route.operation in DISCOVERY else None
+            return self._core.route(method, path)
+        except ScimError as error:
+            return error
+
+
+async def _body(receive: Receive) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            return await body_of(receive, LARGEST)
+    except TimeoutError as error:
+        # What may still come belongs to this request: no other can follow on the connection.
+        late = f"the body did not come within {BODY_WITHIN:g} s"
+        raise ScimError(408, late, headers={"Connection": "close"}) from error
 
 
 def _conditions(headers: dict[str, str]) -> Conditions:

@@ -2,6 +2,7 @@
 
 In come checked searches (`core`); out go stored resources with the members and groups that the answer shows,
 and no others. What the store can't answer, it narrows, and the rest is looked at one by one, up to a limit.
+Large groups make a page shorter than was asked for (RFC 7644, 3.4.2.4): so many members are never in memory.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from aim.bridges.scim.core import Core, Search
 from aim.bridges.scim.errors import ScimError, invalid_value, not_found, taken, too_many
-from aim.bridges.scim.filters import UNFILTERED, Narrowed, narrow, sorting
+from aim.bridges.scim.filters import UNFILTERED, Narrowed, attributes_of, narrow, sorting
 from aim.bridges.scim.projection import WHOLE, Projection
 from aim.bridges.scim.resources import render
 from aim.ports.scim import (
@@ -35,6 +36,8 @@ from aim.ports.scim import (
 
 MOST_SCANNED = 10_000
 """Resources that are looked at one by one for one search."""
+MOST_MEMBERS = 100_000
+"""Memberships on a page, or of those that are looked at together; one group may have more."""
 _BATCH = 100
 """Of them at a time, before others get their turn."""
 _FURTHEST = 2**31 - 1
@@ -100,11 +103,35 @@ class Storage:
 
     async def search(self, search: Search) -> Found:
         """One page. ScimError `tooMany` if too many would have to be looked at."""
+        found = await self._found(search)
+        if not search.projection.keeps("members"):
+            return found
+        # What a cursor leads back to is the end of its page, which is the side to keep then.
+        backwards = _is_backwards(search.position)
+        fitting = await self._fitting(found.resources[::-1] if backwards else found.resources)
+        if fitting == len(found.resources):
+            return found
+        return await self._found(replace(search, count=fitting))
+
+    async def _found(self, search: Search) -> Found:
         narrowed = UNFILTERED if search.filter is None else narrow(search.filter, search.kinds)
         by = ScimAttribute.CREATED if search.sort_by is None else sorting(search.sort_by, search.kinds)
         if narrowed.exact and by is not None:
             return await self._page(search, narrowed.filter, by)
         return await self._scanned(search, narrowed)
+
+    async def _fitting(self, resources: Sequence[ScimResource]) -> int:
+        """How many of these, from the first one, are shown with their members at once."""
+        groups = [one.id for one in resources if one.kind is ScimKind.GROUP]
+        if len(groups) < 2:
+            return len(resources)
+        sizes = await self._store.sizes(groups, MOST_MEMBERS + 1)
+        total = 0
+        for number, resource in enumerate(resources):
+            total += sizes.get(resource.id, 0)
+            if total > MOST_MEMBERS and number > 0:
+                return number
+        return len(resources)
 
     # -- by the store ----------------------------------------------------------------------------------------
 
@@ -139,12 +166,7 @@ class Storage:
                     "userName, externalId, displayName, emails.value, id, active, members or meta, and sort "
                     "by userName, displayName or meta"
                 )
-            shown = await self._shown(search, batch)
-            keyed += [
-                (self._key(search, one, shown[one.id]), one)
-                for one in batch
-                if narrowed.exact or self._core.matches(search, shown[one.id])
-            ]
+            keyed += [pair async for pair in self._matching(search, narrowed, batch)]
             await asyncio.sleep(0)
         keyed.sort(key=lambda pair: pair[0], reverse=search.descending and search.sort_by is not None)
         return _cut(search, keyed)
@@ -172,25 +194,51 @@ class Storage:
             if page.is_last or after is None:
                 return
 
-    async def _shown(self, search: Search, batch: Sequence[ScimResource]) -> dict[str, Mapping[str, object]]:
-        """By id as JSON, as far as the filter and the order may look."""
-        asked = f"{search.request.filter} {search.sort_by}".lower()
-        only = {name: None for name in ("members", "groups") if name in asked}
-        related = await self.related(batch, Projection(only=only)) if only else Related()
-        return {
-            one.id: render(
-                one,
-                "",
-                members=related.members.get(one.id, ()),
-                groups=related.groups.get(one.id, ()),
-                named=True,
-            )
-            for one in batch
-        }
+    async def _matching(
+        self, search: Search, narrowed: Narrowed, batch: Sequence[ScimResource]
+    ) -> AsyncIterator[tuple[_Key, ScimResource]]:
+        """Those of the batch that the client's filter matches, with what they are sorted by."""
+        only: dict[str, frozenset[str] | None] = dict.fromkeys(_looked_at(search) & {"members", "groups"})
+        wanted = Projection(only=only)
+
+        def chosen(some: Sequence[ScimResource], related: Related) -> list[tuple[_Key, ScimResource]]:
+            shown = [(one, _shown(one, related)) for one in some]
+            return [
+                (self._key(search, one, json), one)
+                for one, json in shown
+                if narrowed.exact or self._core.matches(search, json)
+            ]
+
+        while batch:
+            some = batch[: await self._fitting(batch)] if "members" in only else batch
+            batch = batch[len(some) :]
+            related = await self.related(some, wanted)
+            # Whoever asks about members has each of them looked at: others go on meanwhile.
+            found = await asyncio.to_thread(chosen, some, related) if only else chosen(some, related)
+            for pair in found:
+                yield pair
 
     def _key(self, search: Search, resource: ScimResource, shown: Mapping[str, object]) -> _Key:
         value = resource.created if search.sort_by is None else self._core.sort_value(search, shown)
         return value is None, value if value is not None else "", resource.id
+
+
+def _looked_at(search: Search) -> frozenset[str]:
+    """The attributes that the filter and the order look at, in lower case."""
+    filtered = frozenset() if search.filter is None else attributes_of(search.filter)
+    by = (search.sort_by or "").lower().partition("[")[0].rpartition(":")[2].partition(".")[0]
+    return filtered | {by}
+
+
+def _shown(resource: ScimResource, related: Related) -> Mapping[str, object]:
+    """The resource as JSON, with the names of members, and with what holds although it was not said."""
+    members, groups = related.members.get(resource.id, ()), related.groups.get(resource.id, ())
+    shown = render(resource, "", members=members, groups=groups, named=True)
+    return shown if resource.kind is ScimKind.GROUP else {"active": resource.active, **shown}
+
+
+def _is_backwards(position: Any) -> bool:
+    return isinstance(position, list | tuple) and len(position) > 0 and position[0] == "previous"
 
 
 def _positions(position: Any) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:

@@ -51,19 +51,29 @@ order by created, id
 limit $3;
 
 -- name: scim_members
--- Of each group no more than $3 are looked at, enough to tell that it is large; null: all.
-select
-    g.id as owner,
-    array_agg(r.id order by r.name collate "C", r.id) as ids,
-    array_agg(r.kind order by r.name collate "C", r.id) as kinds,
-    array_agg(r.name order by r.name collate "C", r.id) as names
+-- Of each group no more than $3 are looked at, enough to tell that it is large; null: all. Each is a query of its own,
+-- so that Postgres plans for that many and not for all members of all groups.
+select g.id as owner, found.*
 from unnest($2::text[]) as g (id)
 cross join lateral (
-    select member_id from aim.scim_memberships where group_id = g.id limit $3::bigint
+    select
+        array_agg(r.id order by r.name collate "C", r.id) as ids,
+        array_agg(r.kind order by r.name collate "C", r.id) as kinds,
+        array_agg(r.name order by r.name collate "C", r.id) as names
+    from (select member_id from aim.scim_memberships where group_id = g.id limit $3::bigint) m
+    join aim.scim_resources r on r.id = m.member_id
+    where r.client = $1
+) found
+where found.ids is not null;
+
+-- name: scim_sizes
+select r.id, m.size
+from aim.scim_resources r
+cross join lateral (
+    select count(*) as size
+    from (select from aim.scim_memberships where group_id = r.id limit $3::bigint) counted
 ) m
-join aim.scim_resources r on r.id = m.member_id
-where r.client = $1
-group by g.id;
+where r.client = $1 and r.id = any ($2);
 
 -- name: scim_groups_of
 select
