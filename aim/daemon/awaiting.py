@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from aim.errors import AimError
-from aim.planner.actions import AccountAction, PersonAction
-from aim.ports import Outcome
+from aim.planner.actions import AccountAction, AnyAction, PersonAction, RegisterAccount
+from aim.ports import Outcome, OutcomeStatus
 from aim.reconciler import Cycle
 
 PATIENCE = 60.0
@@ -37,7 +37,7 @@ class _Waiter:
     is_taken: bool = False
     """A cycle is at it."""
     left: Collection[str] = field(default_factory=frozenset)
-    """What the last cycle had to leave to others, who were at it."""
+    """Keys of what the last cycle had to leave of it: to others, who were at them, or to the next cycle."""
 
     def give(self, text: str | None) -> None:
         if not self.answer.done():
@@ -50,13 +50,16 @@ class Taken:
     def __init__(self, waiters: Sequence[_Waiter]) -> None:
         self._waiters = waiters
 
-    def done(self, cycle: Cycle, left: Collection[str]) -> None:
-        """The cycle is over. Where it had to leave keys to others, they go on waiting, unless something has
-        failed already."""
+    def done(self, cycle: Cycle, left: Sequence[AnyAction]) -> None:
+        """The cycle is over. Where it had to leave something of theirs to others, who were at it (`left`), or
+        to the next cycle, they go on waiting, unless something has failed already."""
         for waiter in self._waiters:
-            text = _failures(cycle.failed, waiter.person)
-            if text is None and left:
-                waiter.left, waiter.is_taken = left, False
+            more = _left_of(waiter.person, cycle, left)
+            # What was skipped may depend on what is left.
+            failed = [one for one in cycle.failed if not more or one.status is OutcomeStatus.FAILED]
+            text = _failures(failed, waiter.person)
+            if text is None and more:
+                waiter.left, waiter.is_taken = more, False
             else:
                 waiter.give(text)
 
@@ -145,17 +148,30 @@ class Awaiting:
             waiter.give(self._ended)
 
 
+def _left_of(person: str | None, cycle: Cycle, left: Sequence[AnyAction]) -> frozenset[str]:
+    """Keys of what is not over for that person; None: for anybody."""
+    if person is None:
+        return frozenset(action.room for action in left)
+    # Whoever has an account now gets their name and addresses by the next cycle.
+    made = (
+        outcome.action
+        for outcome in cycle.outcomes
+        if isinstance(outcome.action, RegisterAccount) and outcome.status is OutcomeStatus.DONE
+    )
+    return frozenset(action.room for action in (*left, *made) if _person_of(action) == person)
+
+
 def _failures(failed: Sequence[Outcome], person: str | None) -> str | None:
     """Those that concern that person, the first few named; None if there are none."""
-    concerned = [one for one in failed if person is None or _person_of(one) == person]
+    concerned = [one for one in failed if person is None or _person_of(one.action) == person]
     if not concerned:
         return None
     more = f"; and {len(concerned) - _NAMED} more" if len(concerned) > _NAMED else ""
     return _undone("; ".join(map(_told, concerned[:_NAMED])) + more)
 
 
-def _person_of(outcome: Outcome) -> str | None:
-    return outcome.action.person if isinstance(outcome.action, PersonAction) else None
+def _person_of(action: AnyAction) -> str | None:
+    return action.person if isinstance(action, PersonAction) else None
 
 
 def _told(outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -89,10 +89,10 @@ class Cycles:
         self,
         reading: Reading,
         decided: asyncio.Event,
-        left: Callable[[frozenset[str]], None] = lambda _: None,
+        left: Callable[[Sequence[AnyAction]], None] = lambda _: None,
     ) -> Cycle:
         """A cycle over everything that nobody works on. `decided` is set when it begins to act; `left` is
-        told of the keys where something is to be done, but that others work on.
+        told what is to be done where others are at work.
 
         Raises AimError.
         """
@@ -103,10 +103,9 @@ class Cycles:
             taken = self._queue.occupy(rooms - busy)
             # What others were at when we looked is looked at again when they are done.
             self._queue.add(rooms - taken, self._now())
-            left(rooms - taken)
             return taken
 
-        return await self._run(reading, _Work(decided=decided), mine, whole=True)
+        return await self._run(reading, _Work(decided=decided), mine, left, whole=True)
 
     async def rooms(self, keys: frozenset[str], reading: Reading, decided: asyncio.Event) -> Cycle:
         """A cycle over rooms that the queue gave us. Raises AimError."""
@@ -119,7 +118,7 @@ class Cycles:
             return rooms & keys
 
         work = _Work(decided=decided, left=Counter(dict.fromkeys(keys, 1)))
-        return await self._run(reading, work, mine, whole=False)
+        return await self._run(reading, work, mine, lambda _: None, whole=False)
 
     async def finish(self) -> None:
         """Waits until every room whose work is done is given free."""
@@ -130,6 +129,7 @@ class Cycles:
         reading: Reading,
         work: _Work,
         mine: Callable[[frozenset[str]], frozenset[str]],
+        left: Callable[[Sequence[AnyAction]], None],
         *,
         whole: bool,
     ) -> Cycle:
@@ -137,13 +137,16 @@ class Cycles:
             waiting = self._postponed(plan)
             due = [action for action in plan.due if action.identity not in waiting]
             rooms = mine(frozenset(action.room for action in due))
+            chosen = _possible(plan, {action.identity for action in due if action.room in rooms})
+            left([action for action in due if action.identity not in chosen])
             # Afterwards: who takes a room takes it out of the queue.
             for action in plan.due:
                 if action.identity in waiting:
                     self._queue.add([action.room], waiting[action.identity])
-            work.left = Counter(action.room for action in due if action.room in rooms)
+            work.left = Counter(action.room for action in due if action.identity in chosen)
+            for room in rooms - work.left.keys():
+                self._queue.done(room)
             work.decided.set()
-            chosen = {action.identity for action in due if action.room in rooms}
             return _restricted(plan, lambda action: (whole and action.held) or action.identity in chosen)
 
         def progress(outcome: Outcome) -> None:
@@ -235,6 +238,23 @@ class Cycles:
             self._queue.done(room)
             if again:
                 self._queue.add([room], self._now())
+
+
+def _possible(plan: Plan, chosen: set[str]) -> set[str]:
+    """Those of the chosen identities that wait for no account which this cycle does not make: when it is
+    made, it is looked at once more, and so is seen what is to be done in rooms."""
+    elsewhere = {
+        action.identity
+        for action in plan.due
+        if isinstance(action, RegisterAccount) and action.identity not in chosen
+    }
+    if not elsewhere:
+        return chosen
+    return {
+        action.identity
+        for action in plan.due
+        if action.identity in chosen and elsewhere.isdisjoint(action.after)
+    }
 
 
 def _restricted(plan: Plan, keep: Callable[[AnyAction], bool]) -> Plan:

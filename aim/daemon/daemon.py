@@ -28,7 +28,7 @@ from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
 from aim.errors import AimError, SourceError, StoreError
 from aim.ops.metrics import Metrics
-from aim.planner.actions import LockAccount, RegisterAccount, account_key
+from aim.planner.actions import AnyAction, LockAccount, RegisterAccount, account_key
 from aim.ports import OutcomeStatus, Source
 from aim.reconciler import Clock, Cycle, Reading, Reconciler
 
@@ -327,21 +327,22 @@ class Daemon:
 
     async def _whole(self, reading: Reading, covered: int, decided: asyncio.Event) -> None:
         self._last_whole, self._open = self._now(), False
-        left: set[str] = set()
+        left: list[AnyAction] = []
         with self._awaiting.taken(covered) as waiting:
-            cycle = await self._attempt(self._cycles.whole(reading, decided, left.update), decided)
+            cycle = await self._attempt(self._cycles.whole(reading, decided, left.extend), decided)
             if isinstance(cycle, AimError):
                 self._open = True
                 waiting.failed(cycle.message)
                 return
             waiting.done(cycle, left)
-        if left:
-            # Others may have finished with it meanwhile.
-            self._woken.set()
+        # Others may have finished meanwhile with what was left to them.
+        self._woken.set()
         # With a current mirror, what failed, was locked or made is in the queue, and new accounts are polled
         # for.
         is_live = self._mirror is not None and self._mirror.current
-        self._open = not is_live and bool(cycle.failed or cycle.plan.pending or _has_more_to_do(cycle))
+        self._open = not is_live and bool(
+            left or cycle.failed or cycle.plan.pending or _has_more_to_do(cycle)
+        )
         self._teller.cycle(cycle, whole=True)
 
     async def _rooms(self, keys: frozenset[str], reading: Reading, decided: asyncio.Event) -> None:

@@ -24,8 +24,8 @@ log = logging.getLogger("aim.matrix")
 
 ADMIN_SCOPE = "urn:synapse:admin:*"
 """What a token of the Matrix Authentication Service has that may use Synapse's admin API."""
-_RETRIES = Retries(tries=2)
-"""A client waits for the answer."""
+_RETRIES = Retries(tries=2, cap=3.0)
+"""A client waits for the answer, whatever the homeserver asks us to wait."""
 _READ_TIMEOUT = 10.0
 _NOT_ASKED = (
     "give homeserver.mas the id and secret of a client that MAS lets introspect tokens; until then no admin "

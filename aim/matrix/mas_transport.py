@@ -195,10 +195,13 @@ class _Tokens:
 
     async def as_client(self, request: _Request, form: Mapping[str, str]) -> httpx.Response:
         """The answer to a form that comes from our client, authenticated as such. Raises AttemptError."""
-        response = await self._ask(request, form)
+        # Others may ask at the same time, and find out too.
+        in_form = self._in_form
+        response = await self._ask(request, form, in_form)
         if response.status_code == 401:
-            self._in_form = not self._in_form
-            response = await self._ask(request, form)
+            response = await self._ask(request, form, not in_form)
+            if response.status_code != 401:
+                self._in_form = not in_form
         return response
 
     async def _grant(self) -> None:
@@ -217,9 +220,9 @@ class _Tokens:
         self._token = token
         self._renew_at = asked_at + seconds - min(_LONGEST_HEAD_START, seconds / 10)
 
-    async def _ask(self, request: _Request, form: Mapping[str, str]) -> httpx.Response:
+    async def _ask(self, request: _Request, form: Mapping[str, str], in_form: bool) -> httpx.Response:
         ours = self._credentials
-        if self._in_form:
+        if in_form:
             secret = {"client_id": ours.client_id, "client_secret": ours.client_secret}
             return await self._exchange.send(request, {}, {**form, **secret})
         # RFC 6749, section 2.3.1: each of them encoded as in a form first.

@@ -61,8 +61,9 @@ class World:
 
     @property
     def newcomers(self) -> People:
-        """Active users whose accounts are to be made: they have none, and it is not in doubt who they are."""
-        if not self.desired.registers:
+        """Active users whose accounts are to be made: they have none, and it is not in doubt who they are, as
+        it is of everybody while a switch of source is not settled."""
+        if not self.desired.registers or self.desired.switched:
             return NOBODY
         return self.desired.directory.everyone - self.observed.accounts - self.desired.hands_off
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -115,6 +116,14 @@ async def test_mas_tells_what_a_token_may_do(mas: Mas, in_form: bool) -> None:
         "b\xe4d": False,
     }
     assert {asked.path for asked in mas.asked} == {"/oauth2/introspect"}, "no admin API, no token of ours"
+
+
+async def test_many_at_once_find_out_how_mas_knows_our_client(mas: Mas) -> None:
+    """Each asks in the wrong way first; the one that was right meanwhile is left alone."""
+    mas.in_form = True
+    mas.scopes = {"mat_admin": ADMIN_SCOPE}
+    async with open_admins("http://unused", "example.com", mas.credentials) as is_admin:
+        assert await asyncio.gather(*(is_admin("mat_admin") for _ in range(8))) == [True] * 8
 
 
 @pytest.mark.parametrize("status", [401, 403])

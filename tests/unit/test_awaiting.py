@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,17 @@ from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.errors import HomeserverRefused, HomeserverUnavailable, SourceUnavailable
 from aim.ops.metrics import Metrics
-from tests.unit.fakes import Call, Failure, FakeSource
+from aim.provisioner.tools import Tools
+from aim.reconciler import Senses
+from aim.world.accounts import Account
+from tests.unit.account_fakes import FakeAccounts
+from tests.unit.fakes import Call, Failure, FakeSource, Line
 from tests.unit.model import mxid
 from tests.unit.test_cycles import StillMirror
-from tests.unit.test_reconciler import Deployment, settled, staff
+from tests.unit.test_reconciler import STAFF, Deployment, settled, staff
+from tests.unit.test_registering import ANN, config
+from tests.unit.test_registering_work import Campus
+from tests.unit.worlds import a_directory, a_user
 
 CID, DAN = mxid("cid"), mxid("dan")
 TO_LAB = staff(lab=["bob", "cid", "dan"])
@@ -58,6 +66,12 @@ class Waiting:
 async def waiting(patience: float = 20.0) -> AsyncIterator[Waiting]:
     made = Waiting(await settled(), Awaiting(patience))
     made.push(TO_LAB)
+    async with at_work(made):
+        yield made
+
+
+@asynccontextmanager
+async def at_work(made: Waiting) -> AsyncIterator[Waiting]:
     work = asyncio.create_task(made.daemon._work())
     following = asyncio.create_task(made.daemon._follow_prompts())
     try:
@@ -178,6 +192,101 @@ async def test_what_others_are_at_is_waited_for(monkeypatch: pytest.MonkeyPatch)
         assert await asyncio.wait_for(asking, 5) is None
         assert CID in made.deployment.members("lab")
         assert (made.cycles, made.reads) == (cycles + 1, 1)
+
+
+async def test_what_others_are_at_keeps_only_those_whom_it_concerns() -> None:
+    async with waiting() as made:
+        made.daemon._queue.occupy(["lab", "lab/talk"])
+        made.push(staff([*STAFF, "gus"], lab=["bob", "cid"]))
+        made.deployment.homeserver.accounts.add("gus")
+        of_cid, of_all = (asyncio.create_task(made.awaiting.outcome(one)) for one in (CID, None))
+        assert await asyncio.wait_for(made.awaiting.outcome(mxid("gus")), 5) is None
+        assert mxid("gus") in made.deployment.members("all")
+        assert (of_cid.done(), of_all.done()) == (False, False)
+
+
+class Staffing(Campus):
+    """Accounts are made, and follow the directory; what was made can be seen at once."""
+
+    def __init__(self) -> None:
+        users = [replace(a_user("ann"), display_name="Ann"), a_user("bob")]
+        super().__init__(
+            make=lambda roster: a_directory(users, roster=roster), config=config(user_provisioner={})
+        )
+
+    def start(self, line: Line | None = None) -> None:
+        super().start(line)
+        self.people = FakeAccounts(self.line)
+
+    @property
+    def senses(self) -> Senses:
+        return replace(super().senses, accounts=self.people)
+
+    @property
+    def tools(self) -> Tools:
+        return replace(
+            super().tools, found_account=self.found, known_accounts=self.people, accounts=self.people
+        )
+
+    async def found(self, localpart: str) -> None:
+        self.homeserver.accounts.add(localpart)
+        self.people.accounts[localpart] = Account(localpart)
+
+
+@asynccontextmanager
+async def new_staff() -> AsyncIterator[Waiting]:
+    async with at_work(Waiting(Staffing(), Awaiting(20))) as made:
+        yield made
+
+
+async def test_whose_account_is_made_has_their_name_too_when_the_answer_comes() -> None:
+    async with new_staff() as made:
+        assert await made.awaiting.outcome(ANN) is None
+        assert isinstance(made.deployment, Staffing)
+        assert made.deployment.people.accounts["ann"].display_name == "Ann"
+        assert ANN in made.deployment.members("lab")
+
+
+async def test_that_their_name_is_refused_is_told() -> None:
+    async with new_staff() as made:
+        made.deployment.line.fail = lambda call: (
+            HomeserverRefused("no such name", status=400) if call.name == "set_display_name" else None
+        )
+        text = await made.awaiting.outcome(ANN) or ""
+        assert ("set_display_name" in text, "no such name" in text) == (True, True)
+
+
+async def test_what_waits_for_an_account_that_others_make_is_no_failure() -> None:
+    async with new_staff() as made:
+        made.daemon._queue.occupy([ANN])
+        asking = asyncio.create_task(made.awaiting.outcome(ANN))
+        assert await asyncio.wait_for(made.awaiting.outcome(mxid("bob")), 5) is None
+        assert (asking.done(), ANN in made.deployment.members("lab")) == (False, False)
+        made.daemon._queue.done(ANN)
+        made.daemon._cycles.freed.set()
+        assert await asyncio.wait_for(asking, 5) is None
+        assert ANN in made.deployment.members("lab")
+
+
+async def test_without_a_mirror_the_next_look_does_what_was_left_to_others() -> None:
+    """No queue is worked on then, and others may have had an older reading."""
+    deployment = await settled()
+    deployment.make = TO_LAB
+    reconciler = deployment.reconciler()
+    daemon = Daemon(FakeSource(TO_LAB), reconciler, Pace(3600), deployment.clock.now, Metrics())
+    await daemon._tick()
+    reading = daemon._reading
+    assert reading is not None
+    for is_free in (False, True):
+        daemon._whole_wanted = False
+        if is_free:
+            daemon._queue.done("lab")
+        else:
+            daemon._queue.occupy(["lab"])
+        await daemon._whole(reading, 0, asyncio.Event())
+        assert (CID in deployment.members("lab")) is is_free
+        await daemon._tick()
+        assert daemon._whole_wanted is not is_free
 
 
 async def test_being_stopped_ends_all_waiting_at_once() -> None:

@@ -277,6 +277,36 @@ async def test_an_account_that_was_made_is_looked_at_once_more() -> None:
     assert queue.take(campus.clock.time) == {ANN, BOB}
 
 
+async def test_a_cycle_over_a_room_leaves_who_is_to_get_an_account_to_the_one_that_makes_it() -> None:
+    """Else each room of somebody whose name is taken would fail, again and again."""
+    campus, queue = Campus(), Queue()
+    campus.line.fail = refused_for("ann")
+    reconciler = campus.reconciler()
+    cycles = Cycles(reconciler, queue, Teller(Metrics()), campus.clock.now, campus.stopping, StillMirror())
+    reading = await reconciler.read()
+
+    async def over(*keys: str) -> list[Outcome]:
+        assert queue.occupy(keys) == set(keys)
+        cycle = await cycles.rooms(frozenset(keys), reading, asyncio.Event())
+        await cycles.finish()
+        return list(cycle.outcomes)
+
+    first = await cycles.whole(reading, asyncio.Event())
+    await cycles.finish()
+    assert {one.action.target for one in first.failed} == {ANN}
+    campus.homeserver.accounts.add("bob")
+    assert await over("lab") == []
+    assert queue.busy == set()
+
+    campus.line.fail = lambda _: None
+    assert [(one.action.target, one.status) for one in await over(ANN)] == [(ANN, DONE)]
+    campus.homeserver.accounts.add("ann")
+    assert await over(ANN) == []
+    assert "lab" in queue.take(campus.clock.time), "found in passing"
+    queue.done("lab")
+    assert [(one.action.target, one.status) for one in await over("lab")] == [(ANN, DONE)]
+
+
 # -- at the door -----------------------------------------------------------------------------------------
 
 
