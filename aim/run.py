@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic, ParamSpec
 
@@ -77,23 +78,11 @@ async def _daemon(
         shop = await stack.enter_async_context(
             writing(config, "aim run", notice=logs.notice, lists_anew=not is_live)
         )
-        recorder, roster, scim = RememberingRecorder(shop.store), Roster(), None
-        changed: _Relay[[Collection[str]]] = _Relay()
-        renamed: _Relay[[Collection[str]]] = _Relay()
-        prompted: _Relay[[]] = _Relay()
-        awaiting = Awaiting()
-        notices: Notices | None = None
-        if isinstance(config.source, sources.MsGraphSource):
-            opened, notices = await stack.enter_async_context(_graph(config, config.source, prompted))
-            source = WatchedSource(opened, metrics, now)
-        if source is None:
-            may_create = _may_create(config, shop)
-            served = await stack.enter_async_context(
-                serving(config, metrics.scim_refused, awaiting.outcome, may_create)
-            )
-            await stack.enter_async_context(served.alone(config.listen.host))
-            stack.callback(asyncio.create_task(served.store.watch(prompted)).cancel)
-            source, scim = WatchedSource(served.source, metrics, now), served.shared
+        recorder, roster = RememberingRecorder(shop.store), Roster()
+        relays, awaiting = _Relays(), Awaiting()
+        feed = _Feed(source) if source is not None else None
+        if feed is None:
+            feed = await stack.enter_async_context(_fed(config, shop, metrics, relays.prompted, awaiting))
         reader: HomeserverReader = shop.homeserver.reader
         live: LiveMirror | None = None
         forgotten: Callable[[str], Awaitable[None]] = nobody
@@ -101,26 +90,54 @@ async def _daemon(
         if is_live:
             hooks = Hooks(
                 progress=_progress(),
-                on_change=changed,
-                on_names=_names(config, shop.book, renamed),
+                on_change=relays.changed,
+                on_names=_names(config, shop.book, relays.renamed),
                 on_old_database=partial(_postpone_queue, config, recorder),
                 on_difference=lambda _, keys: metrics.differences(keys),
             )
             mirror = reader = shop.homeserver.mirror(roster, shop.store.mirror, now, hooks)
             await mirror.load()
             forgotten, found = mirror.forget_account, mirror.found_account
-            await stack.enter_async_context(_listening(config, metrics, mirror, scim, notices))
+            await stack.enter_async_context(_listening(config, metrics, mirror, feed))
             live = _Live(mirror, config.appservice.id, shop.homeserver.writer.ensure_bot)
             metrics.watch_mirror(lambda: mirror.current)
         await stack.enter_async_context(_mailing(config, shop))
-        senses = Senses(config, source, reader, recorder, now, roster, shop.book)
+        senses = Senses(config, feed.source, reader, recorder, now, roster, shop.book)
         provisioner = shop.provisioner(recorder, found)
         reconciler = Reconciler(senses, recorder, provisioner, shop.announcer, forgotten)
-        daemon = Daemon(source, reconciler, _pace(config), now, metrics, live, stopping, awaiting)
-        changed.to = daemon.changed
-        renamed.to = daemon.accounts_changed
-        prompted.to = daemon.prompt
+        daemon = Daemon(feed.source, reconciler, _pace(config), now, metrics, live, stopping, awaiting)
+        relays.lead_to(daemon)
         yield daemon
+
+
+@dataclass(frozen=True, slots=True)
+class _Feed:
+    """The source, and what `listen` has to serve for it."""
+
+    source: Source
+    scim: Application | None = None
+    notices: Notices | None = None
+
+
+@asynccontextmanager
+async def _fed(
+    config: Config, shop: Workshop, metrics: Metrics, prompted: Callable[[], None], awaiting: Awaiting
+) -> AsyncIterator[_Feed]:
+    """A source whose directory is in our database. Raises AimError."""
+    if isinstance(config.source, sources.MsGraphSource):
+        async with _graph(config, config.source, prompted) as (opened, notices):
+            yield _Feed(WatchedSource(opened, metrics, now), notices=notices)
+        return
+    may_create = _may_create(config, shop)
+    async with (
+        serving(config, metrics.scim_refused, awaiting.outcome, may_create) as served,
+        served.alone(config.listen.host),
+        AsyncExitStack() as stack,
+    ):
+        stack.callback(asyncio.create_task(served.store.watch(prompted)).cancel)
+        # Whoever waits for an answer must not keep the port open.
+        stack.callback(awaiting.end)
+        yield _Feed(WatchedSource(served.source, metrics, now), scim=served.shared)
 
 
 @asynccontextmanager
@@ -212,9 +229,7 @@ def _pace(config: Config) -> Pace:
 
 
 @asynccontextmanager
-async def _listening(
-    config: Config, metrics: Metrics, mirror: Mirror, scim: Application | None, notices: Notices | None
-) -> AsyncIterator[None]:
+async def _listening(config: Config, metrics: Metrics, mirror: Mirror, feed: _Feed) -> AsyncIterator[None]:
     # FastAPI takes a while to import, and only this command needs it.
     from aim.matrix.appservice import router
     from aim.ops.listening import application, listening
@@ -223,13 +238,13 @@ async def _listening(
     # Not "the mirror is current": whoever waits for that would keep the homeserver from us for ever.
     routers = [router(hs_token, mirror.take, mirror.suspect)]
     following: AbstractAsyncContextManager[None] = nullcontext()
-    if notices is not None:
+    if feed.notices is not None:
         from aim.bridges.msgraph import notifications
 
-        routers.append(notifications.router(notices))
-        following = notifications.noticing(notices)
+        routers.append(notifications.router(feed.notices))
+        following = notifications.noticing(feed.notices)
     app = application(routers, metrics, lambda: True)
-    served = app if scim is None else beside(app, scim)
+    served = app if feed.scim is None else beside(app, feed.scim)
     async with listening(served, config.listen.host, config.listen.port), following:
         yield
 
@@ -243,6 +258,20 @@ class _Relay(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         if self.to is not None:
             self.to(*args, **kwargs)
+
+
+class _Relays:
+    """What is told before there is a daemon that it could be told to."""
+
+    def __init__(self) -> None:
+        self.changed: _Relay[[Collection[str]]] = _Relay()
+        self.renamed: _Relay[[Collection[str]]] = _Relay()
+        self.prompted: _Relay[[]] = _Relay()
+
+    def lead_to(self, daemon: Daemon) -> None:
+        self.changed.to = daemon.changed
+        self.renamed.to = daemon.accounts_changed
+        self.prompted.to = daemon.prompt
 
 
 class _Live:
