@@ -179,21 +179,32 @@ async def _graph(source: MsGraphSource) -> list[Finding]:
     # msal takes its time to import.
     from aim.bridges.msgraph.describe import describe
 
-    return list(graph_findings(await describe(app.graph_settings_of(source)), app.now()))
+    found = await describe(app.graph_settings_of(source))
+    return list(graph_findings(found, app.now(), has_webhook=source.webhook_url is not None))
 
 
-def graph_findings(found: GraphDescription, now: datetime) -> Iterator[Finding]:
-    """What was found of Microsoft Graph, as far as things went well, and what ended it. `now` in UTC."""
+def graph_findings(found: GraphDescription, now: datetime, *, has_webhook: bool = False) -> Iterator[Finding]:
+    """What was found of Microsoft Graph, as far as things went well, and what ended it. `now` in UTC;
+    `has_webhook`: Graph is to tell of changes."""
     if found.is_logged_in:
         yield _credential(found, now)
         yield from _permissions(found)
+    if has_webhook and found.unnoticed:
+        yield Finding(
+            "webhook_url",
+            Verdict.WARN,
+            f"Graph tells of users only: for groups {found.unnoticed} is missing",
+            f"Give the app the permission {found.unnoticed} instead of GroupMember.Read.All, or let groups"
+            " wait for check_interval_seconds.",
+        )
     if found.error is not None:
         yield _failed("graph" if found.is_logged_in else "login", found.error)
     elif not found.missing:
         counts = [(found.users, "user", "users"), (found.groups, "group", "groups")]
         told = [_count(number, *words) for number, *words in counts if number is not None]
-        name = found.organisation or "the tenant"
-        yield Finding("graph", Verdict.OK, f"{name}: {', '.join(told) or 'Graph does not count'}")
+        yield Finding(
+            "graph", Verdict.OK, f"{found.organisation}: {', '.join(told) or 'Graph does not count'}"
+        )
 
 
 def _credential(found: GraphDescription, now: datetime) -> Finding:

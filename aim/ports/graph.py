@@ -104,6 +104,11 @@ class GraphMoved(Exception):
     """Somebody else has recorded something meanwhile: what is known has to be loaded anew."""
 
 
+class GraphBack(Exception):
+    """Somebody who was erased is enabled again, and what was known of them is forgotten: all has to be read
+    anew."""
+
+
 class GraphReader(Protocol):
     """What is stored of one tenant, read in one way."""
 
@@ -115,7 +120,10 @@ class GraphReader(Protocol):
 
 class GraphStore(GraphReader, Protocol):
     """The same, for whoever follows the changes. Each method is one transaction. All raise StoreError, and
-    GraphMoved if what is stored is not the version that the caller knows; then nothing is written."""
+    GraphMoved if what is stored is not the version that the caller knows; then nothing is written.
+
+    Of whoever was erased nothing is stored as long as they are disabled.
+    """
 
     async def replace(self, state: GraphState, known: int | None) -> int:
         """Stores this instead of whatever is there, of another tenant too, with its revision. `known` is the
@@ -124,5 +132,5 @@ class GraphStore(GraphReader, Protocol):
 
     async def record(self, changes: GraphChanges, links: GraphLinks, revision: int, known: int) -> int:
         """Stores the changes, and with them the links and the revision that belong to them. Gives the new
-        version."""
+        version. Raises GraphBack, too; then nothing is written."""
         ...

@@ -35,7 +35,7 @@ async def forget(
     await _rewrite_outcomes(connection, person)
     await _rewrite_plans(connection, person)
     await forget_scim(connection, user_id)
-    await forget_graph(connection, user_id)
+    await forget_graph(connection, key, user_id)
     return person
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import asyncpg
 
 from aim.ports.graph import (
+    GraphBack,
     GraphChanges,
     GraphGroup,
     GraphLinks,
@@ -27,6 +29,7 @@ from aim.ports.graph import (
 from aim.store import schema
 from aim.store.connection import BATCH
 from aim.store.pool import Pool, pooled
+from aim.store.pseudonyms import keyed_hash
 from aim.store.queries import QUERIES
 
 _TIMEOUT = 300
@@ -80,7 +83,10 @@ class PostgresGraph:
             await connection.execute(QUERIES["graph_drop"])
             if await connection.fetchval(QUERIES["graph_begin"], *begun) is None:
                 raise GraphMoved("somebody else began")
-            await _copy(connection, state)
+            erased = await _erased_in(connection, _named_in(state))
+            back = [id_ for id_ in erased if (user := state.users.get(id_)) and user.enabled is not False]
+            await connection.execute(QUERIES["graph_back"], [erased.pop(id_) for id_ in back])
+            await _copy(connection, state, erased)
         return version
 
     async def record(self, changes: GraphChanges, links: GraphLinks, revision: int, known: int) -> int:
@@ -90,13 +96,54 @@ class PostgresGraph:
             )
             if version is None:
                 raise GraphMoved(f"not version {known}")
-            await _apply(connection, changes)
+            erased = await _erased_in(connection, _touched_by(changes))
+            if any(user.id in erased and user.enabled is not False for user in changes.users):
+                raise GraphBack
+            await _apply(connection, _without(changes, erased) if erased else changes)
         return version
 
 
-async def _copy(connection: asyncpg.Connection, state: GraphState) -> None:
+async def _erased_in(connection: asyncpg.Connection, ids: Iterator[str]) -> dict[str, bytes]:
+    """Those of them who were erased, and their hashes. Within a transaction that holds the state's row."""
+    hashes = {row["id_hash"] for row in await connection.fetch(QUERIES["graph_erased"])}
+    if not hashes:
+        return {}
+    key: bytes = await connection.fetchval(QUERIES["audit_key"])
+    hashed = ((id_, keyed_hash(key, id_)) for id_ in set(ids))
+    return {id_: hash_ for id_, hash_ in hashed if hash_ in hashes}
+
+
+def _named_in(state: GraphState) -> Iterator[str]:
+    yield from state.users
+    for inside in state.members.values():
+        yield from inside
+
+
+def _touched_by(changes: GraphChanges) -> Iterator[str]:
+    yield from (user.id for user in changes.users)
+    for inside in changes.added.values():
+        yield from inside
+
+
+def _without(changes: GraphChanges, erased: Collection[str]) -> GraphChanges:
+    """The changes but for what they say of those."""
+    return replace(
+        changes,
+        users=[user for user in changes.users if user.id not in erased],
+        added={
+            group: {id_: is_group for id_, is_group in inside.items() if id_ not in erased}
+            for group, inside in changes.added.items()
+        },
+    )
+
+
+async def _copy(connection: asyncpg.Connection, state: GraphState, erased: Collection[str]) -> None:
+    """Stores all of it but for those who were erased."""
     await connection.copy_records_to_table(
-        "graph_users", schema_name="aim", columns=GraphUser._fields, records=state.users.values()
+        "graph_users",
+        schema_name="aim",
+        columns=GraphUser._fields,
+        records=(user for user in state.users.values() if user.id not in erased),
     )
     await connection.copy_records_to_table(
         "graph_groups", schema_name="aim", columns=GraphGroup._fields, records=state.groups.values()
@@ -109,6 +156,7 @@ async def _copy(connection: asyncpg.Connection, state: GraphState) -> None:
             (group, member, is_group)
             for group, inside in state.members.items()
             for member, is_group in inside.items()
+            if member not in erased
         ),
     )
 
@@ -159,8 +207,12 @@ async def open_graph_store(dsn: str, key: str, *, read_only: bool) -> AsyncItera
         yield PostgresGraph(pool, key) if is_there else None
 
 
-async def forget_graph(connection: asyncpg.Connection, user_id: str) -> None:
-    """Removes somebody who was erased, within the caller's transaction: their row if they are disabled in
-    Graph, and what memberships were kept for their return. Who is enabled there has come back."""
-    await connection.execute(QUERIES["graph_forget_user"], user_id)
-    await connection.execute(QUERIES["graph_forget_memberships"], user_id)
+async def forget_graph(connection: asyncpg.Connection, key: bytes, user_id: str) -> None:
+    """Removes somebody who was erased, within the caller's transaction: their row, and their memberships.
+    They are not stored again as long as they are disabled in Graph; who is enabled there has come back. `key`
+    is that of the hashes."""
+    # Whoever stores something at the moment is waited for: they may not know yet whom to leave out.
+    if await connection.fetchrow(QUERIES["graph_lock"]) is None:
+        return
+    if not await connection.fetchval(QUERIES["graph_is_back"], user_id):
+        await connection.execute(QUERIES["graph_forget"], user_id, keyed_hash(key, user_id))

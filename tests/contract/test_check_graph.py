@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from aim import app
-from aim.bridges.msgraph.describe import describe
-from aim.check import graph_findings
+from aim import app, check
 from aim.config.sources import MsGraphSource
 from tests.servers.graph import CLIENT_ID, CLIENT_SECRET, TENANT_ID, Graph, NewGraph
 
@@ -39,7 +37,7 @@ async def said(graph: Graph, **options: object) -> list[str]:
         "ca_cert": graph.ca,
     }
     source = MsGraphSource.model_validate(given | options)
-    found = list(graph_findings(await describe(app.graph_settings_of(source)), app.now()))
+    found = await check._graph(source)
     for finding in found:
         assert finding.remedy or finding.verdict == "ok"
         assert "\n" not in finding.message + finding.remedy
@@ -55,8 +53,20 @@ async def test_all_is_well(graph: Graph) -> None:
         " Application.Read.All"
     )
     assert permissions == "ok permissions: GroupMember.Read.All, User.Read.All"
-    assert there.startswith("ok graph: ")
-    assert there.endswith(": 2 users, 1 group")
+    assert there == (
+        "ok graph: the tenant (its name is not told: that would need Organization.Read.All): 2 users, 1 group"
+    )
+    graph.app.roles.add("Organization.Read.All")
+    assert (await said(graph))[-1] == "ok graph: Example: 2 users, 1 group"
+
+
+async def test_graph_can_not_tell_of_groups(graph: Graph) -> None:
+    options = {"webhook_url": "https://aim.example.com/graph"}
+    assert "warn webhook_url: Graph tells of users only: for groups Group.Read.All is missing" in (
+        await said(graph, **options)
+    )
+    graph.app.roles.add("Group.Read.All")
+    assert not any("webhook_url" in line for line in await said(graph, **options))
 
 
 async def test_the_end_of_the_secret_if_graph_tells(graph: Graph) -> None:

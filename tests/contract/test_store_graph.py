@@ -15,6 +15,7 @@ import pytest
 from aim.bridges.msgraph.memory import apply
 from aim.errors import StoreError
 from aim.ports.graph import (
+    GraphBack,
     GraphChanges,
     GraphGroup,
     GraphLinks,
@@ -196,11 +197,29 @@ async def test_a_large_tenant(store: GraphStore) -> None:
 # Who was erased
 
 
+async def erase(dsn: str, *user_ids: str) -> None:
+    async with open_recorder(dsn) as recorder:
+        for user_id in user_ids:
+            await recorder.forget_person(user_id, f"@{user_id}:example.com")
+
+
+async def whatever_names(dsn: str, name: str) -> list[str]:
+    """The tables of Graph that hold it."""
+    connection = await asyncpg.connect(dsn)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(connection.close)
+        return [
+            table
+            for table in ("users", "groups", "memberships", "state", "erased")
+            if await connection.fetch(
+                f"select from aim.graph_{table} t where t::text like '%' || $1 || '%'", name
+            )
+        ]
+
+
 async def test_who_was_erased_is_gone_from_what_graph_told(dsn: str, store: GraphStore) -> None:
     await store.replace(STATE, None)
-    async with open_recorder(dsn) as recorder:
-        for user_id in ("bob", "gone", "ann", "nobody"):
-            await recorder.forget_person(user_id, f"@{user_id}:example.com")
+    await erase(dsn, "bob", "gone", "ann", "nobody")
     found = await store.load()
     assert found is not None
     # The one is disabled there; the other was deleted, and had only a membership left; Ann has come back.
@@ -210,11 +229,57 @@ async def test_who_was_erased_is_gone_from_what_graph_told(dsn: str, store: Grap
 
 async def test_nothing_of_theirs_is_left_in_any_table(dsn: str, store: GraphStore) -> None:
     await store.replace(STATE, None)
-    async with open_recorder(dsn) as recorder:
-        await recorder.forget_person("bob", "@bob:example.com")
-    connection = await asyncpg.connect(dsn)
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(connection.close)
-        for table in ("graph_users", "graph_groups", "graph_memberships", "graph_state"):
-            found = await connection.fetch(f"select t::text from aim.{table} t where t::text like '%bob%'")
-            assert found == [], table
+    assert await whatever_names(dsn, "bob") == ["users", "memberships"]
+    await erase(dsn, "bob")
+    assert await whatever_names(dsn, "bob") == []
+
+
+async def test_who_has_them_in_memory_has_to_look_again(dsn: str, store: GraphStore) -> None:
+    version = await store.replace(STATE, None)
+    await erase(dsn, "nobody")
+    version = await store.record(GraphChanges(), LATER, 8, version)
+    await erase(dsn, "bob")
+    with pytest.raises(GraphMoved):
+        await store.record(GraphChanges(), LATER, 9, version)
+
+
+async def test_who_was_erased_is_not_stored_again_while_they_are_disabled(
+    dsn: str, store: GraphStore
+) -> None:
+    await store.replace(STATE, None)
+    await erase(dsn, "bob")
+    found = await store.load()
+    assert found is not None
+    changes = GraphChanges(
+        users=[BOB._replace(display_name="Bob"), GraphUser("dora", "dora@example.com")],
+        added={"none": {"bob": False, "dora": False}},
+    )
+    version = await store.record(changes, LATER, 8, found.version)
+    assert await whatever_names(dsn, "bob") == []
+    found = await store.load()
+    assert found is not None
+    assert (set(found.users), found.members["none"]) == ({"ann", "cleo", "dora"}, {"dora": False})
+    await store.replace(STATE, version)
+    assert await whatever_names(dsn, "bob") == []
+    # Of another tenant, or read in another way.
+    async with graph_store(dsn, "other") as other:
+        await other.replace(STATE, None)
+    assert await whatever_names(dsn, "bob") == []
+
+
+async def test_who_was_erased_and_is_enabled_again_is_stored_when_all_is_read_anew(
+    dsn: str, store: GraphStore
+) -> None:
+    await store.replace(STATE, None)
+    await erase(dsn, "bob")
+    before = await store.load()
+    assert before is not None
+    back = BOB._replace(enabled=True)
+    with pytest.raises(GraphBack):
+        await store.record(GraphChanges(users=[back]), LATER, 8, before.version)
+    assert await store.load() == before, "their groups are not known"
+    whole = replace(copy.deepcopy(STATE), users={**STATE.users, "bob": back})
+    version = await store.replace(whole, before.version)
+    assert await store.load() == replace(whole, version=version)
+    version = await store.record(GraphChanges(users=[BOB]), LATER, 9, version)
+    assert await whatever_names(dsn, "bob") == ["users", "memberships"], "they were back"

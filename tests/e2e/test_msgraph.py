@@ -97,6 +97,7 @@ async def test_people_come_move_and_are_disabled(live_stage: Stage, new_graph: N
 async def test_the_commands_know_it(stage: Stage, new_graph: NewGraph) -> None:
     graph = await new_graph()
     follows(stage, graph)
+    graph.app.roles.add("Organization.Read.All")
     await stage.homeserver.register("graph.dora")
     dora = graph.tenant.add_user("graph.dora", mail="Dora@Example.com")
     graph.tenant.add_group("Researchers", [dora])

@@ -34,8 +34,11 @@ class History:
             (3, self._restore),
         )
 
-    def step(self) -> None:
-        """One change, or none where there is nothing to change."""
+    def step(self, seed: int | None = None) -> None:
+        """One change, or none where there is nothing to change. With a `seed` that decides what it is, and
+        not the changes before."""
+        if seed is not None:
+            self._chance.seed(seed)
         weights = [weight for weight, _ in self._steps]
         self._chance.choices([do for _, do in self._steps], weights)[0]()
 

@@ -49,7 +49,6 @@ _SUBSCRIBE = {
     GROUPS: READ_GROUPS - {"GroupMember.Read.All", "GroupMember.ReadWrite.All"},
 }
 _NEEDED = {USERS: READ_USERS, GROUPS: READ_GROUPS}
-_ORGANIZATION_FOR_ALL = frozenset({"id", "displayName", "verifiedDomains"})
 _EXPANDED = 20
 _IN_BATCH = 20
 
@@ -233,13 +232,9 @@ class GraphModel:
 
     def _organization(self, request: _Request) -> Answer:
         request.allow("$select")
-        if request.roles is not None and not request.roles:
-            request.need(_READ_ORGANIZATION)
+        # Not even the name is for whoever may read people (that holds for delegated permissions only).
+        request.need(_READ_ORGANIZATION)
         values: Json = {"id": self.tenant.id, **self.tenant.organization}
-        if not request.may(_READ_ORGANIZATION):
-            values = {
-                name: value if name in _ORGANIZATION_FOR_ALL else None for name, value in values.items()
-            }
         if "$select" in request.query:
             names = [name.strip() for name in request.query["$select"].split(",")]
             unknown = [name for name in names if name not in values]

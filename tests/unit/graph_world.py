@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from aim.directory.listed import Frame, assemble, enrol, settle
 from aim.directory.model import Directory
 from aim.directory.roster import Roster
 from aim.errors import SourceInvalid, StoreError
-from aim.ports.graph import GraphChanges, GraphLinks, GraphMoved, GraphState, GraphStore
+from aim.ports.graph import GraphBack, GraphChanges, GraphLinks, GraphMoved, GraphState, GraphStore
 from tests.servers.graph_model import GraphModel
 
 SETTINGS = GraphSettings(tenant_id="tenant", client_id="app", credential=ClientSecret(value="secret"))
@@ -81,6 +81,7 @@ class MemoryGraph:
     def __init__(self) -> None:
         self.stored: GraphState | None = None
         self.records = 0
+        self.erased: set[str] = set()
         self.fails: Callable[[], bool] = lambda: False
         """Whether the connection is lost: right before a commit, or right after it, by turns."""
         self._is_late = False
@@ -92,14 +93,34 @@ class MemoryGraph:
         found = self.stored.version if self.stored else None
         if found != known:
             raise GraphMoved
-        return self._commit(replace(copy.deepcopy(state), version=(known or 0) + 1))
+        self.erased -= {user.id for user in state.users.values() if user.enabled is not False}
+        return self._commit(replace(without(state, self.erased), version=(known or 0) + 1))
 
     async def record(self, changes: GraphChanges, links: GraphLinks, revision: int, known: int) -> int:
         if self.stored is None or self.stored.version != known:
             raise GraphMoved
+        if any(user.id in self.erased and user.enabled is not False for user in changes.users):
+            raise GraphBack
         state = copy.deepcopy(self.stored)
-        apply(state, copy.deepcopy(changes), links)
-        return self._commit(replace(state, revision=revision, version=known + 1))
+        there = replace(
+            changes,
+            users_gone=[id_ for id_ in changes.users_gone if id_ in state.users],
+            removed={
+                group: [id_ for id_ in gone if id_ in state.members.get(group, {})]
+                for group, gone in changes.removed.items()
+                if group in state.members
+            },
+        )
+        apply(state, copy.deepcopy(there), links)
+        return self._commit(replace(without(state, self.erased), revision=revision, version=known + 1))
+
+    def erase(self, user_id: str) -> None:
+        """As when somebody's account was erased."""
+        state = self.stored
+        if state is None or ((user := state.users.get(user_id)) and user.enabled is not False):
+            return
+        self.erased.add(user_id)
+        self.stored = replace(without(state, self.erased), version=state.version + 1)
 
     def _commit(self, state: GraphState) -> int:
         if self.fails():
@@ -110,6 +131,19 @@ class MemoryGraph:
         self.stored = state
         self.records += 1
         return state.version
+
+
+def without(state: GraphState, erased: Collection[str]) -> GraphState:
+    """A copy in which none of these is, but for who is enabled."""
+    left = copy.deepcopy(state)
+    gone = {id_ for id_ in erased if (user := state.users.get(id_)) is None or user.enabled is False}
+    left.users = {id_: user for id_, user in left.users.items() if id_ not in gone}
+    members = {
+        group: {id_: is_group for id_, is_group in inside.items() if id_ not in gone}
+        for group, inside in left.members.items()
+    }
+    left.members = {group: inside for group, inside in members.items() if inside}
+    return left
 
 
 class Tenancy:

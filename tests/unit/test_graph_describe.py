@@ -7,7 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from aim.bridges.msgraph.describe import Description, look, missing, roles_of
+from aim.bridges.msgraph.describe import UNNAMED, Description, look, missing, roles_of
 from aim.check import graph_findings
 from aim.errors import SourceError
 from aim.matrix.check import Finding, Verdict
@@ -33,12 +33,14 @@ def graph(request: httpx.Request) -> httpx.Response:
 
 def least(request: httpx.Request) -> httpx.Response:
     """One that lets us see no more than we need."""
-    if "/applications" in request.url.path:
+    if "/applications" in request.url.path or "/organization" in request.url.path:
         return refusal(403, "Authorization_RequestDenied")
     return graph(request)
 
 
-async def findings(handler: Handler, authority: Authority | None = None) -> list[Finding]:
+async def findings(
+    handler: Handler, authority: Authority | None = None, *, has_webhook: bool = False
+) -> list[Finding]:
     way = Way(handler, authority=authority or Authority())
     found = Description()
     try:
@@ -46,7 +48,7 @@ async def findings(handler: Handler, authority: Authority | None = None) -> list
             await look(found, transport, way.settings)
     except SourceError as error:
         found.error = error
-    told = list(graph_findings(found, START))
+    told = list(graph_findings(found, START, has_webhook=has_webhook))
     assert SECRET not in str(told)
     return told
 
@@ -59,14 +61,28 @@ async def test_everything_is_well_with_the_least_permissions() -> None:
             "logged in with a client secret; when it ends is not told: that would need Application.Read.All",
         ),
         ("permissions", Verdict.OK, "GroupMember.Read.All, User.Read.All"),
-        ("graph", Verdict.OK, "Example Ltd: 812 users, 1 group"),
+        ("graph", Verdict.OK, f"{UNNAMED}: 812 users, 1 group"),
     ]
 
 
 async def test_a_secret_that_ends_soon_is_warned_of() -> None:
-    login, *_ = await findings(graph)
+    login, *_, there = await findings(graph)
     assert login.verdict is Verdict.WARN
     assert "which ends on 2026-03-21, in 20 days" in login.message
+    assert there.message == "Example Ltd: 812 users, 1 group"
+
+
+@pytest.mark.parametrize(
+    ("role", "is_warned"),
+    [("GroupMember.Read.All", True), ("Group.Read.All", False), ("Directory.Read.All", False)],
+)
+async def test_to_be_told_of_groups_needs_more_than_reading_them(role: str, is_warned: bool) -> None:
+    authority = Authority(roles=("User.Read.All", role))
+    told = [one for one in await findings(least, authority, has_webhook=True) if one.name == "webhook_url"]
+    assert [(one.verdict, "Group.Read.All is missing" in one.message) for one in told] == (
+        [(Verdict.WARN, True)] if is_warned else []
+    )
+    assert "webhook_url" not in {one.name for one in await findings(least, authority)}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +129,7 @@ async def test_a_graph_that_can_not_count_is_no_fault() -> None:
         return refusal(400, "Request_UnsupportedQuery") if is_count else least(request)
 
     *_, last = await findings(uncounted)
-    assert (last.verdict, last.message) == (Verdict.OK, "Example Ltd: Graph does not count")
+    assert (last.verdict, last.message) == (Verdict.OK, f"{UNNAMED}: Graph does not count")
 
 
 @pytest.mark.parametrize("token", ["opaque", "a.b.c", "", "..", jwt(roles="User.Read.All"), "a.W10.c"])

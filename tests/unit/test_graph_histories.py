@@ -4,46 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from aim.bridges.msgraph.memory import differences
-from aim.bridges.msgraph.polling import Poller
+from aim.bridges.msgraph.memory import differing
 from aim.bridges.msgraph.settings import GraphSettings
 from aim.errors import SourceError, SourceInvalid, SourceUnavailable
 from aim.ports.graph import GraphState
 from tests.servers.graph_delta import Habits
 from tests.servers.graph_history import History
 from tests.servers.graph_tenant import GROUPS, USERS, Tenant
-from tests.unit.graph_world import SETTINGS, Tenancy, directory_of, shown
+from tests.unit.graph_world import SETTINGS, Tenancy, directory_of, shown, without
 
 HISTORIES = 1_000
-PARTS = 20
-"""Histories of one test, so that a failure names a few seeds."""
 STEPS = 25
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 class Administrator:
     """Does by chance what may be done, and what brings people and groups into each other's way."""
 
-    def __init__(self, tenant: Tenant, seed: int) -> None:
+    def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
-        self._history = History(tenant, seed)
-        self._chance = random.Random(seed)
+        self._history = History(tenant, 0)
 
-    def acts(self) -> None:
+    def acts(self, seed: int) -> None:
+        chance = random.Random(seed)
         users, groups = self._tenant.all(USERS), self._tenant.all(GROUPS)
-        what = self._chance.random()
+        what = chance.random()
         if what < 0.05 and users:
-            name = f"same{self._chance.randrange(2)}@{self._chance.choice('abc')}.example"
-            self._tenant.change(self._chance.choice(users).id, userPrincipalName=name)
+            name = f"same{chance.randrange(2)}@{chance.choice('abc')}.example"
+            self._tenant.change(chance.choice(users).id, userPrincipalName=name)
         elif what < 0.1 and groups:
-            name = f"Group {self._chance.randrange(3)}"
-            self._tenant.change(self._chance.choice(groups).id, displayName=name)
+            self._tenant.change(chance.choice(groups).id, displayName=f"Group {chance.randrange(3)}")
         else:
-            self._history.step()
+            self._history.step(chance.getrandbits(32))
 
 
 def some_settings(chance: random.Random, tenant: Tenant) -> GraphSettings:
@@ -72,62 +73,101 @@ def outcome(state: GraphState, settings: GraphSettings) -> object:
         return error.message
 
 
-async def lives_through(seed: int) -> None:
-    chance, tenancy = random.Random(seed), Tenancy(seed)
-    tenancy.settings = some_settings(chance, tenancy.tenant)
-    tenancy.model.deltas.habits = Habits.wild(chance)
-    lags = tenancy.model.deltas.habits.lag > 0
-    tenancy.store.fails = lambda: chance.random() < 0.1
-    administrator = Administrator(tenancy.tenant, seed)
+class Life(RuleBasedStateMachine):
+    """A tenant, and one process after the other that follows it."""
 
-    def meanwhile(_: str) -> None:
-        """Things happen between any two requests of one read."""
-        if chance.random() < 0.1:
-            administrator.acts()
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
 
-    tenancy.graph.before = meanwhile
-    poller = tenancy.poller(tenancy.store)
-    for _ in range(STEPS):
-        for _ in range(chance.randrange(4)):
-            administrator.acts()
-        match chance.randrange(12):
-            case 0:
-                # Killed, and started again.
-                poller = tenancy.poller(tenancy.store)
-            case 1:
-                tenancy.model.deltas.expire(chance.choice([None, USERS, GROUPS]))
-            case 2:
-                tenancy.later(hours=chance.choice([1, 30]))
-            case _:
-                await tries(poller)
-    tenancy.graph.before = lambda _: None
-    tenancy.store.fails = lambda: False
-    tenancy.model.deltas.habits = Habits()
-    followed = await poller.poll()
-    whole = await tenancy.whole()
-    assert outcome(followed, tenancy.settings) == outcome(whole, tenancy.settings), seed
-    assert differences(followed, whole) == 0, seed
-    stored = await tenancy.store.load()
-    assert stored is not None
-    assert outcome(stored, tenancy.settings) == outcome(whole, tenancy.settings), seed
-    assert tenancy.model.refusals == [], seed
-    # What is not shown yet in the changes is in a complete read.
-    assert tenancy.warnings == [] or lags, seed
+    @initialize(seed=SEEDS)
+    def begins(self, seed: int) -> None:
+        chance = random.Random(seed)
+        self.tenancy = Tenancy(seed)
+        self.tenancy.settings = some_settings(chance, self.tenancy.tenant)
+        self.tenancy.model.deltas.habits = Habits.wild(chance)
+        self.lags = self.tenancy.model.deltas.habits.lag > 0
+        self.administrator = Administrator(self.tenancy.tenant)
+        self.poller = self.tenancy.poller(self.tenancy.store)
+
+    @rule(seeds=st.lists(SEEDS, min_size=1, max_size=6))
+    def things_happen(self, seeds: list[int]) -> None:
+        for seed in seeds:
+            self.administrator.acts(seed)
+
+    @rule(meanwhile=st.lists(st.one_of(st.none(), SEEDS), max_size=4), is_lost=st.booleans())
+    def looks(self, meanwhile: Sequence[int | None], is_lost: bool) -> None:
+        """`meanwhile` happens between the requests. Nothing but the database fails."""
+        left = list(meanwhile)
+
+        def before(_: str) -> None:
+            if left and (seed := left.pop()) is not None:
+                self.administrator.acts(seed)
+
+        failures = [True] if is_lost else []
+        self.tenancy.graph.before = before
+        self.tenancy.store.fails = lambda: bool(failures and failures.pop())
+        with suppress(SourceUnavailable):
+            self.runner.run(self.poller.poll())
+        self.tenancy.graph.before = lambda _: None
+        self.tenancy.store.fails = lambda: False
+
+    @rule()
+    def starts_again(self) -> None:
+        """Killed at any moment before."""
+        self.poller = self.tenancy.poller(self.tenancy.store)
+
+    @rule(collection=st.sampled_from([None, USERS, GROUPS]))
+    def graph_forgets(self, collection: str | None) -> None:
+        self.tenancy.model.deltas.expire(collection)
+
+    @rule(hours=st.sampled_from([0.5, 1, 30]))
+    def time_goes_by(self, hours: float) -> None:
+        self.tenancy.later(hours=hours)
+
+    @rule(number=st.integers(0, 20))
+    def somebody_is_erased(self, number: int) -> None:
+        """Who is disabled, or deleted."""
+        tenant = self.tenancy.tenant
+        disabled = [user for user in tenant.all(USERS) if user.properties["accountEnabled"] is False]
+        if leavers := [*disabled, *tenant.deleted(USERS)]:
+            self.tenancy.store.erase(leavers[number % len(leavers)].id)
+
+    def teardown(self) -> None:
+        with self.runner:
+            if hasattr(self, "poller"):
+                self.runner.run(self._ends())
+
+    async def _ends(self) -> None:
+        tenancy = self.tenancy
+        tenancy.model.deltas.habits = Habits()
+        followed = await self.poller.poll()
+        whole = await tenancy.whole()
+        stored = await tenancy.store.load()
+        assert stored is not None
+        erased = tenancy.store.erased
+        assert stored.users.keys().isdisjoint(erased)
+        there = without(whole, erased)
+        for state in (without(followed, erased), stored):
+            assert outcome(state, tenancy.settings) == outcome(there, tenancy.settings)
+            assert differing(state, there) == set()
+        assert tenancy.model.refusals == []
+        # What is not shown yet in the changes is in a complete read.
+        assert tenancy.warnings == [] or self.lags
 
 
-async def tries(poller: Poller) -> None:
-    """Nothing but the database fails."""
-    with suppress(SourceUnavailable):
-        await poller.poll()
-
-
-@pytest.mark.parametrize("part", range(PARTS))
-def test_changes_lead_to_what_a_complete_read_gives(part: int) -> None:
-    async def run() -> None:
-        for seed in range(part * HISTORIES // PARTS, (part + 1) * HISTORIES // PARTS):
-            await lives_through(seed)
-
-    asyncio.run(run())
+def test_changes_lead_to_what_a_complete_read_gives() -> None:
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=HISTORIES,
+            stateful_step_count=STEPS,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 def test_a_history_is_worth_its_name() -> None:
@@ -135,10 +175,10 @@ def test_a_history_is_worth_its_name() -> None:
 
     async def run() -> None:
         for seed in range(30):
-            tenancy = Tenancy(seed)
-            administrator = Administrator(tenancy.tenant, seed)
+            tenancy, chance = Tenancy(seed), random.Random(seed)
+            administrator = Administrator(tenancy.tenant)
             for _ in range(60):
-                administrator.acts()
+                administrator.acts(chance.getrandbits(32))
             directory = directory_of(await tenancy.whole())
             seen["users"] += len(directory.users)
             seen["contested"] += len(directory.contested)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from aim.bridges.msgraph import notifications
 from aim.bridges.msgraph.graph import Item, Page
 from aim.bridges.msgraph.notifications import LIFE, Notices, noticing, router
 from aim.errors import SourceInvalid, SourceUnavailable
@@ -270,6 +271,17 @@ async def test_a_notice_is_taken_at_once() -> None:
         content["value"][0]["clientState"] = "wrong"
         assert (await client.post("/hooks/graph", json=content)).status_code == 202
         assert graph.changes == 1
+
+
+async def test_a_body_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifications, "_BODY_TIME", 0.05)
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with served(Subscribed()) as client:
+        assert (await client.post("/hooks/graph", content=endless())).status_code == 408
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from aim.bridges.msgraph.graph import ResyncNeeded
 from aim.bridges.msgraph.reading import key_of
 from aim.bridges.msgraph.source import GraphSource
 from aim.directory.model import Directory, Severity
@@ -120,15 +121,83 @@ async def test_all_is_read_anew_once_a_day_and_a_difference_is_told() -> None:
     tenancy.tenant.join(staff, bob)
     await poller.poll()
     assert len(asked(tenancy)) > 3
+    tenancy.later(minutes=20)
+    await poller.poll()
     assert tenancy.warnings == [], "what has changed since was no mistake"
     # What no change told of.
     tenancy.tenant.find(ann).properties["mail"] = "new@example.com"  # type: ignore[union-attr]  # it is there
     await poller.poll()
     tenancy.later(hours=25)
     state = await poller.poll()
+    assert tenancy.warnings == [], "it may still be told of"
+    tenancy.later(minutes=20)
+    await poller.poll()
+    assert len(tenancy.warnings) == 1
     assert "found 1 users or groups" in tenancy.warnings[0]
+    asked(tenancy)
+    await poller.poll()
+    assert len(asked(tenancy)) == 2, "that is over"
     assert state.users[ann].mail == "new@example.com"
     assert state.revision == before + 2
+
+
+async def test_changes_that_are_only_late_are_no_difference() -> None:
+    tenancy = Tenancy()
+    ann = tenancy.tenant.add_user("ann")
+    poller = tenancy.poller(tenancy.store)
+    await poller.poll()
+    tenancy.later(hours=25)
+    tenancy.model.deltas.habits = Habits(lag=1)
+    tenancy.tenant.change(ann, displayName="Late")
+    assert (await poller.poll()).users[ann].display_name == "Late"
+    tenancy.later(minutes=20)
+    tenancy.model.deltas.habits = Habits()
+    await poller.poll()
+    assert tenancy.warnings == []
+
+
+async def test_a_read_whose_pages_graph_forgets_is_an_error_and_the_next_is_whole() -> None:
+    tenancy = Tenancy()
+    tenancy.tenant.fill(users=30, groups=2, members=5)
+    tenancy.settings = replace(SETTINGS, page_size=4)
+    poller = tenancy.poller(tenancy.store)
+    before = await poller.poll()
+    tenancy.model.deltas.expire()
+    tenancy.graph.requests.clear()
+
+    def forget(target: str) -> None:
+        if "$skiptoken" in unquote(target):
+            tenancy.model.deltas.expire(USERS)
+
+    tenancy.graph.before = forget
+    for _ in range(2):
+        with pytest.raises(ResyncNeeded):
+            await poller.poll()
+        # The changes, the beginning of everything, and nothing again before the next look.
+        assert len(asked(tenancy)) < 10
+        assert await tenancy.store.load() == before
+    tenancy.graph.before = lambda _: None
+    assert len((await poller.poll()).users) == 30
+
+
+async def test_who_was_erased_and_is_enabled_again_is_read_with_their_groups() -> None:
+    tenancy = Tenancy()
+    tenancy.model.deltas.habits = Habits(items="all")
+    ann = tenancy.tenant.add_user("ann", accountEnabled=False)
+    staff = tenancy.tenant.add_group("Staff", [ann])
+    poller = tenancy.poller(tenancy.store)
+    await poller.poll()
+    tenancy.store.erase(ann)
+    tenancy.tenant.change(staff, displayName="All staff")
+    assert ann not in (await poller.poll()).users, "it has noticed"
+    tenancy.tenant.change(ann, displayName="Ann")
+    await poller.poll()
+    stored = await tenancy.store.load()
+    assert stored is not None
+    assert (ann in stored.users, stored.members) == (False, {})
+    tenancy.tenant.change(ann, accountEnabled=True)
+    for following in (poller, tenancy.poller(tenancy.store)):
+        assert members(tenancy.directory(await following.poll()), "All staff") == [["ann"]]
 
 
 async def test_two_who_record_do_not_spoil_it() -> None:

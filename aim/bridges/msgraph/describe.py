@@ -22,6 +22,8 @@ _ENOUGH: Mapping[str, tuple[str, ...]] = {perms[0]: perms for perms in (faults.U
 
 _TELLS_ENDS = "Application.Read.All"
 """The permission that would let Graph tell us when our credential ends."""
+UNNAMED = f"the tenant (its name is not told: that would need {faults.ORGANISATION})"
+"""What stands for the organisation's name."""
 
 
 @dataclass(slots=True)
@@ -35,8 +37,10 @@ class Description:
     """Those that we need and don't have: the least that would do."""
     superfluous: tuple[str, ...] = ()
     """Those that let us change something, which we never do."""
-    organisation: str = ""
-    """What it is called; empty if Graph does not tell."""
+    unnoticed: str = ""
+    """The permission that is missing to be told of changes of groups; empty if none is."""
+    organisation: str = UNNAMED
+    """What it is called."""
     users: int | None = None
     """How many there are in the tenant, whatever we leave out; None if Graph can't tell."""
     groups: int | None = None
@@ -70,6 +74,8 @@ async def look(found: Description, graph: Transport, settings: GraphSettings) ->
     if found.roles is not None:
         found.missing = tuple(missing(found.roles))
         found.superfluous = tuple(role for role in found.roles if "Write" in role)
+        if not set(faults.GROUP_NOTICES) & set(found.roles):
+            found.unnoticed = faults.GROUP_NOTICES[0]
     if isinstance(settings.credential, ClientSecret):
         await _secret(found, graph, settings, settings.credential)
     if found.missing:
@@ -147,10 +153,10 @@ async def _organisation(graph: Transport) -> str:
         answer = await graph.get("/organization", {"$select": "id,displayName"})
     except SourceInvalid:
         # The right to read people does not hold everywhere the right to read this.
-        return ""
+        return UNNAMED
     listed = answer.get("value")
     first = listed[0] if isinstance(listed, list) and listed else None
-    return faults.told(first.get("displayName")) if isinstance(first, dict) else ""
+    return (faults.told(first.get("displayName")) if isinstance(first, dict) else "") or UNNAMED
 
 
 async def _count(graph: Transport, path: str) -> int | None:

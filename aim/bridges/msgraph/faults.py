@@ -162,6 +162,11 @@ GROUPS = (
 )
 """The same for groups and their members."""
 
+GROUP_NOTICES = ("Group.Read.All", "Group.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All")
+"""The same for being told of changes of groups."""
+ORGANISATION = "Organization.Read.All"
+"""The least permission for what the organisation is called, which we can do without."""
+
 _RESYNC = frozenset({"syncstatenotfound", "syncstateinvalid", "resyncrequired"})
 _EXPIRED_PAGE = "directory_expiredpagetoken"
 

@@ -163,8 +163,8 @@ def apply(state: GraphState, changes: GraphChanges, links: GraphLinks) -> None:
     state.links = links
 
 
-def differences(before: GraphState, after: GraphState, apart_from: Collection[str] = ()) -> int:
-    """How many users and groups differ, in their properties or members, but for those `apart_from`.
+def differing(before: GraphState, after: GraphState, apart_from: Collection[str] = ()) -> set[str]:
+    """Ids of users and groups that differ, in their properties or members, but for those `apart_from`.
 
     A disabled user who is not in `before` does not count: whoever was erased is forgotten. Nor does a group
     that only one knows, if not all are read: which ones are depends on what is in the others.
@@ -176,10 +176,12 @@ def differences(before: GraphState, after: GraphState, apart_from: Collection[st
     known = (
         before.groups.keys() & after.groups.keys() if chosen else before.groups.keys() | after.groups.keys()
     )
-    return sum(before.users.get(id_) != after.users.get(id_) for id_ in users) + sum(
-        before.groups.get(id_) != after.groups.get(id_)
-        or _people(before, id_, aside) != _people(after, id_, aside)
+    found = {id_ for id_ in users if before.users.get(id_) != after.users.get(id_)}
+    return found.union(
+        id_
         for id_ in known - aside
+        if before.groups.get(id_) != after.groups.get(id_)
+        or _people(before, id_, aside) != _people(after, id_, aside)
     )
 
 

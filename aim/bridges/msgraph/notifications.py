@@ -36,6 +36,8 @@ _FAREWELL = 5
 """Seconds for deleting our subscriptions when we stop."""
 _LONGEST_BODY = 1_000_000
 _LONGEST_TOKEN = 4_096
+_BODY_TIME = 10.0
+"""Seconds for a whole body: anybody may post there, and Graph itself waits no longer for an answer."""
 
 # New users and groups, and those that may be restored, are told of as updated; created is not known there.
 _CHANGES = "updated,deleted"
@@ -200,13 +202,11 @@ def router(notices: Notices) -> APIRouter:
         token = request.query_params.get("validationToken")
         if token is not None:
             return _echo(token)
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LONGEST_BODY:
-                raise HTTPException(413)
         try:
-            content = json.loads(body)
+            async with asyncio.timeout(_BODY_TIME):
+                content = json.loads(await _body(request))
+        except TimeoutError:
+            raise HTTPException(408) from None
         except (ValueError, RecursionError):
             raise HTTPException(400) from None
         notices.take(content)
@@ -227,6 +227,15 @@ async def noticing(notices: Notices) -> AsyncIterator[None]:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await notices.end()
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST_BODY:
+            raise HTTPException(413)
+    return body
 
 
 def _echo(token: str) -> Response:

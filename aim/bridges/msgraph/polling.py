@@ -7,19 +7,24 @@ not recorded is told again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 
 from aim.bridges.msgraph.graph import ResyncNeeded
-from aim.bridges.msgraph.memory import apply, differences
+from aim.bridges.msgraph.memory import apply, differing
 from aim.bridges.msgraph.reading import Reading
 from aim.errors import SourceError, SourceUnavailable, StoreError
-from aim.ports.graph import GraphMoved, GraphReader, GraphState, GraphStore
+from aim.ports.graph import GraphBack, GraphLinks, GraphMoved, GraphReader, GraphState, GraphStore
 
 _LINKS_AGE = timedelta(hours=1)
 """Links alone are recorded no more often: an older one tells a little more, and is good for days."""
+
+_LAG = timedelta(minutes=15)
+"""Changes are told with a delay of seconds, and now and then of minutes: not before that is one missed."""
 
 _log = structlog.get_logger()
 
@@ -49,6 +54,7 @@ class Poller:
         self._revision = 0
         """The highest that anybody was told."""
         self._links_at: datetime | None = None
+        self._doubts: _Doubts | None = None
 
     async def poll(self) -> GraphState:
         """The state as it is now. Raises SourceUnavailable and SourceInvalid, and leaves all as it was."""
@@ -84,6 +90,9 @@ class Poller:
             except ResyncNeeded as error:
                 _log.info("Microsoft Graph can't tell what changed; all is read anew", cause=error.message)
                 state = await self._read_all(state, compares=False)
+            except GraphBack:
+                state = await self._read_all(state, compares=False)
+        await self._look_again()
         self._revision = max(self._revision, state.revision)
         return state
 
@@ -105,7 +114,7 @@ class Poller:
             if compares:
                 await self._compare(before, state)
             state.name = state.name or before.name
-        is_same = before is not None and _alike(before, state)
+        is_same = before is not None and await asyncio.to_thread(_alike, before, state)
         state.revision = before.revision if before is not None and is_same else self._following(before)
         if self._store is not None:
             known = before.version if before is not None else None
@@ -115,16 +124,29 @@ class Poller:
         return state
 
     async def _compare(self, before: GraphState, after: GraphState) -> None:
-        """Says if changes had not told all. What happened while all was read can't be told apart from that,
-        and is left out."""
+        """Keeps in mind what the changes had not told of. What happened while all was read can't be told
+        apart from that, and is left out."""
         try:
-            touched = await self._reading.touched(before)
+            touched = await self._reading.touched(before.links)
         except SourceError:
             return
-        if count := differences(before, after, touched):
+        found = await asyncio.to_thread(differing, before, after, touched)
+        self._doubts = _Doubts(before.links, found, self._now()) if found else None
+
+    async def _look_again(self) -> None:
+        """Says what the changes have not told of meanwhile either."""
+        doubts = self._doubts
+        if doubts is None or timedelta() <= self._now() - doubts.since < _LAG:
+            return
+        self._doubts = None
+        try:
+            left = doubts.ids - await self._reading.touched(doubts.links)
+        except SourceError:
+            return
+        if left:
             self._warn(
-                f"a complete read of Microsoft Graph found {count} users or groups that its changes had not "
-                "told of, or told otherwise; the complete read counts"
+                f"a complete read of Microsoft Graph found {len(left)} users or groups to be other than its "
+                "changes had told, which have not told of them since either; the complete read counts"
             )
 
     def _following(self, state: GraphState | None) -> int:
@@ -132,6 +154,15 @@ class Poller:
 
     def _are_links_old(self) -> bool:
         return self._links_at is None or not timedelta() <= self._now() - self._links_at < _LINKS_AGE
+
+
+class _Doubts(NamedTuple):
+    """What a complete read found that the changes had not told of."""
+
+    links: GraphLinks
+    """Where they begin that have told nothing of it."""
+    ids: set[str]
+    since: datetime
 
 
 def _alike(one: GraphState, other: GraphState) -> bool:

@@ -81,7 +81,9 @@ class Reading:
             name = tasks.create_task(self._name())
             users = tasks.create_task(self._all_users(draft))
             groups = tasks.create_task(self._all_groups(draft))
-        return draft.whole(name.result(), GraphLinks(users.result(), groups.result()), read_at)
+        links = GraphLinks(users.result(), groups.result())
+        # Of a large tenant it takes a second, during which the others go on.
+        return await asyncio.to_thread(draft.whole, name.result(), links, read_at)
 
     async def changes(self, state: GraphState) -> tuple[Draft, GraphLinks]:
         """What changed since `state`, and where to go on. Raises ResyncNeeded if Graph can't tell."""
@@ -98,15 +100,15 @@ class Reading:
             links += await self._chosen_groups(draft, {id_ for link in links for id_ in link.ids})
         return draft, GraphLinks(users.result(), tuple(links))
 
-    async def touched(self, state: GraphState) -> set[str]:
-        """Ids of users and groups that something happened to since `state`. Raises ResyncNeeded, too."""
+    async def touched(self, links: GraphLinks) -> set[str]:
+        """Ids of users and groups that something happened to since. Raises ResyncNeeded, too."""
         found: set[str] = set()
 
         def take(page: Iterable[Item]) -> None:
             found.update(id_of(item) for item in page)
 
         async with _together() as tasks:
-            for link in (state.links.users, *(groups.link for groups in state.links.groups)):
+            for link in (links.users, *(groups.link for groups in links.groups)):
                 tasks.create_task(self._follow(link, None, take))
         return found
 

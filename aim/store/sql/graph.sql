@@ -75,13 +75,24 @@ on conflict (group_id, member_id) do update set is_group = excluded.is_group;
 -- name: graph_remove_members
 delete from aim.graph_memberships where group_id = $1 and member_id = any ($2);
 
+-- name: graph_erased
+select id_hash from aim.graph_erased;
+
+-- name: graph_back
+delete from aim.graph_erased where id_hash = any ($1::bytea[]);
+
 
 -- Forgetting ----------------------------------------------------------------------------------------------------------
 
--- name: graph_forget_user
+-- name: graph_is_back
 -- Who is enabled there has come back after they had left.
-delete from aim.graph_users where id = $1 and enabled is false;
+select exists (select from aim.graph_users where id = $1 and enabled is not false);
 
--- name: graph_forget_memberships
-delete from aim.graph_memberships m
-where m.member_id = $1 and not exists (select from aim.graph_users u where u.id = $1);
+-- name: graph_forget
+-- Whoever still has them in memory finds another version than the one they know.
+with users as (delete from aim.graph_users where id = $1 returning id),
+memberships as (delete from aim.graph_memberships where member_id = $1 returning member_id),
+hashes as (insert into aim.graph_erased (id_hash) values ($2) on conflict do nothing)
+update aim.graph_state
+set version = version + 1
+where exists (select from users) or exists (select from memberships);

@@ -1,8 +1,8 @@
 -- What Microsoft Graph told of the tenant: users, groups, who is directly a member of what, and the links by which it
 -- tells what has changed since. One tenant, read in one way. Personal data is in graph_users (principal_name, username,
 -- display_name, mail); graph_users.id, graph_memberships.member_id are what seen.user_id holds.
--- Who is deleted there is deleted here by the next look. Of who is erased, the row goes if they are disabled there, and
--- so do memberships that are left of them; a complete read brings back what Graph still has.
+-- Who is deleted there is deleted here by the next look. Who is erased has neither row nor memberships, as long as they
+-- are disabled there: graph_erased tells them apart from others.
 
 create table aim.graph_state (
     one boolean primary key default true check (one),
@@ -41,3 +41,9 @@ create table aim.graph_memberships (
     primary key (group_id, member_id)
 );
 create index graph_member on aim.graph_memberships (member_id);
+
+-- Keyed hashes (key: aim.state) of the ids of those who were erased: nothing of them is stored again, whatever Graph
+-- tells, unless they are enabled there.
+create table aim.graph_erased (
+    id_hash bytea primary key
+);
