@@ -28,6 +28,7 @@ from aim.notify.mailer import check_templates
 from aim.notify.settings import MailSettings
 from aim.notify.smtp import try_server
 from aim.planner import fights
+from aim.scim import refuse_unreachable, username_of
 from aim.store import open_audit, open_mirror, open_reader
 from aim.world.recorded import Recorded
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from aim.bridges.ldap.tls import TlsFacts
     from aim.bridges.msgraph.describe import Description as GraphDescription
 
+_SHORTEST = 20
+"""Fewer characters of a token are warned of."""
 _SOON = timedelta(days=30)
 """How long before its end a certificate is warned of."""
 
@@ -113,6 +116,9 @@ async def _source(config: Config) -> list[Finding]:
             if any(finding.verdict is Verdict.FAIL for finding in findings):
                 return findings
         if isinstance(config.source, ScimSource):
+            refuse_unreachable(config, config.source)
+            username_of(config.source)
+            findings += guessable(config.source)
             findings += await _pushed(config)
             findings += [finding async for finding in _outside(config, config.source)]
         async with app.opened_source(config) as source:
@@ -137,6 +143,20 @@ async def _pushed(config: Config) -> list[Finding]:
         remedy = "when all are there, say so with `aim scim ready`: until then nobody is removed"
         return [Finding("scim", Verdict.WARN, f"still filling: {text}", remedy)]
     return [Finding("scim", Verdict.OK, text)]
+
+
+def guessable(source: ScimSource) -> Iterator[Finding]:
+    """Tokens that are too short for what they open."""
+    tokens = [grant.token.get_secret_value() for grant in source.client.grants if grant.token is not None]
+    short = sum(len(token) < _SHORTEST for token in tokens)
+    if short:
+        which = "the client's token has" if len(tokens) == 1 else f"{short} of {len(tokens)} tokens have"
+        yield Finding(
+            "scim",
+            Verdict.WARN,
+            f"{which} fewer than {_SHORTEST} characters: whoever guesses one is let in",
+            "`aim scim token new` makes one that nobody guesses",
+        )
 
 
 async def _outside(config: Config, source: ScimSource) -> AsyncIterator[Finding]:

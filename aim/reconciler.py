@@ -63,6 +63,16 @@ class Senses:
     """None where the configuration asks for nothing of accounts."""
 
 
+_LOOK = (
+    "nothing is done because of it; look at the source. If everybody has really left, remove the spaces from "
+    "the configuration"
+)
+_START_ANEW = (
+    "nothing is done until somebody was pushed: let the client push everything from the beginning. Another "
+    "source.client.id than before begins with nobody"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A complete directory, and from when it is."""
@@ -93,8 +103,7 @@ class Observer:
             if known:
                 raise SourceInvalid(
                     f"the directory is empty, and {known} users were known before",
-                    "nothing is done because of it; look at the source. If everybody has really left, remove "
-                    "the spaces from the configuration",
+                    _START_ANEW if directory.filling else _LOOK,
                 )
         return Reading(directory, at)
 
@@ -197,6 +206,9 @@ class _People:
 
 
 def _refuse_empty_in_recovery(directory: Directory, recorded: Recorded, observed: Observed) -> None:
+    if directory.filling:
+        # Nothing is pushed yet: an empty beginning, in which nobody is removed without approval.
+        return
     if not directory.users and not recorded.seen and observed.rooms:
         raise SourceInvalid(
             "the directory is empty, but there are spaces made from it",

@@ -21,6 +21,7 @@ from aim.ports.scim import ScimKind, ScimResource
 from aim.store.scim import PostgresScim
 
 if TYPE_CHECKING:
+    from aim.bridges.scim.resources import Username
     from aim.bridges.scim.rights import Grant
     from aim.ops.listening import Application
 
@@ -57,7 +58,7 @@ class Serving:
             return nullcontext()
         from aim.ops.listening import listening
 
-        return listening(self.application, host, self.port)
+        return listening(self.application, host, self.port, "source.port")
 
 
 @asynccontextmanager
@@ -69,7 +70,6 @@ async def serving(
 
     Raises StoreError, and ConfigError if nobody could reach it, or its `username` is no attribute.
     """
-    from aim.bridges.scim.resources import Username
     from aim.bridges.scim.rights import Rights
     from aim.bridges.scim.server import ScimApplication
     from aim.bridges.scim.source import ScimSource
@@ -77,14 +77,8 @@ async def serving(
 
     source = config.source
     assert isinstance(source, sources.ScimSource), "nobody else is pushed to"
-    if source.port is None and "listen" not in config.model_fields_set:
-        raise ConfigError("source.type scim is not served anywhere", "give `listen` or `source.port`")
-    try:
-        username = Username(source.client.attribute_mapping.username)
-    except ValueError as error:
-        raise ConfigError(
-            f"source.client.attributeMapping.username: {error}", "name one such as userName or externalId"
-        ) from error
+    refuse_unreachable(config, source)
+    username = username_of(source)
     async with pushed(config) as store, _admins(config, source) as is_admin:
         application = ScimApplication(
             store,
@@ -98,6 +92,36 @@ async def serving(
             public_url=source.public_url,
         )
         yield Serving(store, ScimSource(store, source.client.id), application, source.port)
+
+
+def refuse_unreachable(config: Config, source: sources.ScimSource) -> None:
+    """Raises ConfigError if it would be served nowhere, or where something else answers."""
+    listens = "listen" in config.model_fields_set
+    if source.port is None and not listens:
+        raise ConfigError("source.type scim is not served anywhere", "give `listen` or `source.port`")
+    if listens and source.port == config.listen.port:
+        raise ConfigError(
+            f"source.port is the port of `listen` too: {source.port}",
+            "choose another; or leave source.port out, and SCIM is served at `listen`",
+        )
+    first = source.base_url.split("/")[1:2]
+    if source.port is None and first and first[0] in _OURS:
+        raise ConfigError(
+            f"source.base_url: /{first[0]} is something else at `listen`",
+            "choose another, such as /scim/v2, or give SCIM a port of its own: source.port",
+        )
+
+
+def username_of(source: sources.ScimSource) -> Username:
+    """What a user's localpart is made from. Raises ConfigError if it is no attribute."""
+    from aim.bridges.scim.resources import Username
+
+    try:
+        return Username(source.client.attribute_mapping.username)
+    except ValueError as error:
+        raise ConfigError(
+            f"source.client.attributeMapping.username: {error}", "name one such as userName or externalId"
+        ) from error
 
 
 def new_only(registrar: Registrar, waits: Callable[[str], Awaitable[bool]]) -> MayCreate:

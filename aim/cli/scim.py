@@ -56,10 +56,16 @@ def ready(config: ConfigFile = DEFAULT_CONFIG, yes: Yes = False) -> None:
 
     loaded = load(config)
     found = asyncio.run(errands.scim_growth(loaded))
-    if not yes and not typer.confirm(f"{_told(found)}. Are these all?"):
+    if found.ready_since is not None:
+        show.lines([f"{_told(found)}: nothing to do"])
+        return
+    if not yes and not typer.confirm(
+        f"{_told(found)}. Are these all? Then whoever is missing is removed, by a running `aim run` at once; "
+        "`aim plan` shows who that is."
+    ):
         raise typer.Exit(1)
     asyncio.run(errands.set_scim_ready(loaded, ready=True))
-    show.lines(["from now on whoever is missing is removed; `aim plan` shows who that is"])
+    show.lines(["from now on whoever is missing is removed, under the guards"])
 
 
 @app.command()
@@ -112,8 +118,8 @@ def new(
     wanted = ", ".join(f"'{role}'" for role in roles or ["*:*"])
     show.lines(
         [
-            "in source.client.rbac of the configuration:",
-            f"- {{token: {secrets.token_urlsafe(32)}, roles: [{wanted}]}}",
+            "in source.client.rbac of the configuration (or the token in a file, as token_file):",
+            f"- {{token: {secrets.token_hex(32)}, roles: [{wanted}]}}",
         ]
     )
 

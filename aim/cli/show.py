@@ -138,6 +138,9 @@ def _add_branches(
 def _container(roster: Roster, group: Group) -> Text:
     names = roster.localparts(group.members)
     line = Text(f"{group.kind} ", style="cyan").append(group.id, style="")
+    if group.name.casefold() not in group.id.casefold():
+        # An id that says nothing to people.
+        line.append(f"  {group.name}")
     shown = f": {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else ""
     return line.append(f"  {len(names)}{shown}", style="dim")
 

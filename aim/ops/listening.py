@@ -102,13 +102,15 @@ def _where(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def listening(application: Application, host: str, port: int) -> AsyncIterator[int]:
+async def listening(
+    application: Application, host: str, port: int, key: str = "listen"
+) -> AsyncIterator[int]:
     """Answers while the body runs; gives the port, which is a free one for 0.
 
     At the end no new connection is taken, and requests under way have GRACE seconds. Raises AimError if the
-    address can't be used.
+    address can't be used; it names `key` as where the configuration has it.
     """
-    bound = await _bound(host, port)
+    bound = await _bound(host, port, key)
     server = _Server(
         uvicorn.Config(
             application,
@@ -139,7 +141,7 @@ async def listening(application: Application, host: str, port: int) -> AsyncIter
             bound.close()
 
 
-async def _bound(host: str, port: int) -> socket.socket:
+async def _bound(host: str, port: int, key: str) -> socket.socket:
     """A listening socket at the first address of that name. Raises AimError."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -156,7 +158,7 @@ async def _bound(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise AimError(
-            f"listen: {host}:{port} can't be used: {error.strerror}", "free it, or choose another in `listen`"
+            f"{key}: {host}:{port} can't be used: {error.strerror}", f"free it, or choose another in `{key}`"
         ) from error
     return bound
 

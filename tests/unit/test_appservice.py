@@ -473,7 +473,11 @@ async def test_an_address_that_can_t_be_used_is_said_plainly() -> None:
         ) as told:
             async with listening(app, LOOPBACK, port):
                 pass
-    assert "`listen`" in told.value.remedy
+        assert "`listen`" in told.value.remedy
+        with pytest.raises(AimError, match=f"source.port: {LOOPBACK}:{port} can't") as told:
+            async with listening(app, LOOPBACK, port, "source.port"):
+                pass
+        assert "`source.port`" in told.value.remedy
 
 
 async def test_that_somebody_was_refused_is_told() -> None:

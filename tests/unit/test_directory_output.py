@@ -43,6 +43,19 @@ def test_who_is_disabled_is_said_and_nobody_is_listed_of_an_empty_group() -> Non
     assert sum("(disabled)" in line for line in lines) == 1
 
 
+def test_a_group_has_its_name_beside_an_id_that_does_not_say_it() -> None:
+    directory = a_directory([a_user("ann")], {"b0a1": ["ann"], "cn=Staff,dc=x": []})
+    named = [
+        replace(group, name={"b0a1": "Engineering", "cn=Staff,dc=x": "staff"}[group.id])
+        for group in directory.groups
+    ]
+    lines = text_of(replace(directory, groups=tuple(named)))
+    assert [line for line in lines if line.startswith("group ")] == [
+        "group b0a1  Engineering  1: ann",
+        "group cn=Staff,dc=x  0",
+    ]
+
+
 # -- aim check -------------------------------------------------------------------------------------------
 
 

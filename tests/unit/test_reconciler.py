@@ -367,6 +367,31 @@ async def test_an_empty_directory_is_an_error_even_if_users_were_never_recorded(
     assert not any(room.who("leave") for room in deployment.homeserver.rooms.values())
 
 
+async def test_an_empty_directory_that_is_pushed_is_to_be_pushed_anew() -> None:
+    deployment = await settled()
+    deployment.make = lambda roster: replace(staff([])(roster), filling=True)
+    with pytest.raises(SourceInvalid, match="6 users were known") as told:
+        await deployment.cycle()
+    assert "push everything from the beginning" in told.value.remedy
+    assert deployment.written() == []
+
+
+async def test_a_directory_that_nobody_has_pushed_anything_to_yet_is_no_error_and_removes_nobody() -> None:
+    deployment = await settled()
+    before = shape(deployment)
+    deployment.lose_database()
+    deployment.make = lambda roster: replace(staff([])(roster), filling=True)
+    for _ in range(3):
+        cycle = await deployment.cycle()
+        assert cycle.plan.held
+        deployment.start()
+    assert shape(deployment) == before
+    first = Deployment(make=deployment.make)
+    for _ in range(3):
+        await first.cycle()
+    assert first.members("all") == []
+
+
 async def test_an_empty_directory_at_a_first_start_is_fine() -> None:
     deployment = Deployment(make=staff([]))
     await deployment.cycle()
