@@ -240,6 +240,7 @@ def homeserver_of(config: Config) -> client.Homeserver:
         mas=None
         if mas is None
         else Credentials(mas.url, mas.client_id, mas.client_secret.get_secret_value()),
+        peers=frozenset(config.provisioner.federation.federates_with),
     )
 
 

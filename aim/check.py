@@ -24,6 +24,7 @@ from aim.directory.roster import Roster
 from aim.errors import AimError, ConfigError
 from aim.matrix.check import Finding, Verdict
 from aim.matrix.check import check as check_homeserver
+from aim.matrix.peers import PeerFacts, peer_facts
 from aim.notify.mailer import check_templates
 from aim.notify.settings import MailSettings
 from aim.notify.smtp import try_server
@@ -100,6 +101,10 @@ async def check(path: Path, environ: Mapping[str, str]) -> list[Finding]:
         findings += [finding async for finding in _stream(config)]
     except AimError as error:
         findings.append(_failed("stream", error))
+    try:
+        findings += [finding async for finding in _peers(config)]
+    except AimError as error:
+        findings.append(_failed("federation", error))
     return findings
 
 
@@ -523,6 +528,49 @@ async def _stream(config: Config) -> AsyncIterator[Finding]:
                 f"{fight.type} of {fight.target} in {fight.room} was done {fight.times} times in ten minutes",
                 "find out who, or what other program, changes it back each time",
             )
+
+
+# -- other servers ---------------------------------------------------------------------------------------
+
+
+async def _peers(config: Config) -> AsyncIterator[Finding]:
+    """How things stand with each server that we share spaces with. Raises StoreError."""
+    peers = config.provisioner.federation.federates_with
+    if not peers:
+        return
+    if "listen" not in config.model_fields_set:
+        text = "without `listen` nobody tells us of invites: we share our spaces, and never come into theirs"
+        yield Finding("federation", Verdict.WARN, text, "give `listen`, and let `aim run` run")
+    async with open_mirror(app.database_url(config), config.data_dir) as mirror:
+        if mirror is None:
+            text = f"{', '.join(peers)}: aim run does not run; how it stands with them is seen when it does"
+            yield Finding("federation", Verdict.OK, text)
+            return
+        for facts in await peer_facts(mirror, app.homeserver_of(config).home, peers):
+            yield peer_finding(facts, app.homeserver_of(config).bot)
+
+
+def peer_finding(facts: PeerFacts, bot: str) -> Finding:
+    """What there is to say of one of them."""
+    seen = f"last seen at {facts.last_seen:%Y-%m-%d %H:%M} UTC" if facts.last_seen else "never seen"
+    text = (
+        f"{facts.bot}: is in {facts.joined} of our rooms, asked into {facts.invited} more; we are in "
+        f"{facts.shared} of its rooms, asked into {facts.asked_into} more; {seen}"
+    )
+    if facts.newer:
+        return Finding(
+            "federation", Verdict.WARN, f"{text}; it is a newer aim than this one", "upgrade this one"
+        )
+    if facts.silent:
+        text = f"{text}; in {facts.silent} spaces it has not said, so that we understand it, whom it expects"
+        return Finding("federation", Verdict.WARN, text, "its own admin sees why: `aim check` there")
+    if facts.invited:
+        remedy = (
+            f"its admin has to list {bot} in provisioner.federation.federates_with, and its aim has to run"
+        )
+        return Finding("federation", Verdict.WARN, text, remedy)
+    shared = "; its version is understood" if facts.shared else ""
+    return Finding("federation", Verdict.OK, text + shared)
 
 
 def _failed(name: str, error: AimError) -> Finding:

@@ -209,7 +209,7 @@ def _refuse_empty_in_recovery(directory: Directory, recorded: Recorded, observed
     if directory.filling:
         # Nothing is pushed yet: an empty beginning, in which nobody is removed without approval.
         return
-    if not directory.users and not recorded.seen and observed.rooms:
+    if not directory.users and not recorded.seen and observed.has_rooms:
         raise SourceInvalid(
             "the directory is empty, but there are spaces made from it",
             "nothing is done because of it; look at the source",

@@ -23,6 +23,8 @@ from aim.errors import ConfigError, HomeserverRefused, StoreError
 from aim.matrix import mxid
 from aim.matrix.book import Book
 from aim.matrix.mirror import Hooks, Mirror
+from aim.matrix.mirror.invited import MOST, Ignored
+from aim.matrix.refusals import one_line
 from aim.ops import logs
 from aim.ops.metrics import Metrics
 from aim.ops.watched import WatchedSource
@@ -93,6 +95,7 @@ async def _daemon(
                 on_change=relays.changed,
                 on_names=_names(config, shop.book, relays.renamed),
                 on_old_database=partial(_postpone_queue, config, recorder),
+                on_ignored=_Ignoring(metrics),
                 on_difference=lambda _, keys: metrics.differences(keys),
             )
             mirror = reader = shop.homeserver.mirror(roster, shop.store.mirror, now, hooks)
@@ -272,6 +275,31 @@ class _Relays:
         self.changed.to = daemon.changed
         self.renamed.to = daemon.accounts_changed
         self.prompted.to = daemon.prompt
+
+
+class _Ignoring:
+    """Counts the invites that are ignored, and says of each inviter once that and why."""
+
+    _MOST = 1000
+    """Whoever comes after so many is only counted."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._told: set[tuple[str, Ignored]] = set()
+
+    def __call__(self, inviter: str, why: Ignored) -> None:
+        self._metrics.invite_ignored(why)
+        if (inviter, why) in self._told or len(self._told) >= self._MOST:
+            return
+        self._told.add((inviter, why))
+        logs.warning(f"an invite by {one_line(inviter)} is ignored: {_WHY[why]}; told once")
+
+
+_WHY = {
+    Ignored.STRANGER: "they are not among provisioner.federation.federates_with",
+    Ignored.NOT_THEIRS: "the room is not one that their aim made",
+    Ignored.TOO_MANY: f"we share {MOST} rooms with them, or are asked into so many",
+}
 
 
 class _Live:

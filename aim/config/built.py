@@ -13,8 +13,6 @@ from aim.config.section import Section
 
 NOT_BUILT = (
     "source.attributes.avatar",
-    "spaces[].federatedGroups",
-    "provisioner.federation",
     "group_power_level",
     "telemetry",
 )

@@ -163,7 +163,9 @@ Localpart = Annotated[
     ),
 ]
 Mxid = Annotated[
-    str, _matching(rf"@{_LOCALPART}:{_SERVER}", "must be a Matrix user id such as @aim:example.com")
+    str,
+    # The localpart may be an old one: upper case and more was allowed once (Appendices, Historical User IDs).
+    _matching(rf"@[\x21-\x39\x3b-\x7e]+:{_SERVER}", "must be a Matrix user id such as @aim:example.com"),
 ]
 RoomName = Annotated[
     str,

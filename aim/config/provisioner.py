@@ -67,8 +67,22 @@ class GuardsConfig(Section):
 
 
 class FederationConfig(Section):
+    """Other servers with an `aim` of their own: each looks after its own people in the spaces shared."""
+
     federates_with: Annotated[tuple[Mxid, ...], BeforeValidator(as_list)] = ()
     """MXIDs of the bots of other servers that we share spaces with."""
+    max_power_level: int = Field(default=50, ge=0, le=98)
+    """The highest level that their spaces can ask for our people; in our spaces their bots get one more."""
+    grace: Duration = timedelta(hours=24)
+    """How long the bot of a server that left a space of ours has to remove its people itself; 0: for ever."""
+    kick_foreign: bool = False
+    """Whether people of servers that no configured agent stands for are removed from spaces of ours that are
+    federated."""
+
+    @property
+    def agent_level(self) -> int:
+        """The level of other servers' bots in spaces that we made: above everybody whom they look after."""
+        return self.max_power_level + 1
 
 
 class GcConfig(Section):

@@ -20,6 +20,7 @@ from aim.daemon.queue import Queue
 from aim.daemon.telling import Teller
 from aim.errors import AimError
 from aim.planner.actions import (
+    Accept,
     AccountAction,
     AnyAction,
     Invite,
@@ -47,10 +48,10 @@ class _Work:
     failed: set[str] = field(default_factory=set)
     """Rooms of which something failed, or could not be tried."""
     again: set[str] = field(default_factory=set)
-    """What is to be looked at once more, although it is done: rooms that were taken over, as nobody told us
-    what happened there until the bot was in; accounts that were locked, as their users may be back since that
-    was decided, or somebody wants them erased as soon as they are locked; and accounts that were made, which
-    have no name and no addresses yet."""
+    """What is to be looked at once more, although it is done: rooms that were taken over, or come into, as
+    nobody told us what happened there until the bot was in; accounts that were locked, as their users may be
+    back since that was decided, or somebody wants them erased as soon as they are locked; and accounts that
+    were made, which have no name and no addresses yet."""
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     accounts: set[str] = field(default_factory=set)
     """Those of the keys that are accounts: what was done to them comes back through no room."""
@@ -189,7 +190,7 @@ class Cycles:
             if self._mirror is not None and room_id is not None:
                 # A refusal says that the room is not as we believed.
                 self._mirror.mark_stale(room_id)
-        elif isinstance(outcome.action, TakeControl | LockAccount | RegisterAccount):
+        elif isinstance(outcome.action, TakeControl | Accept | LockAccount | RegisterAccount):
             work.again.add(room)
         elif isinstance(outcome.action, Invite) and outcome.action.acting_as is not None:
             self._look_again(outcome.action)

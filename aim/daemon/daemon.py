@@ -106,6 +106,8 @@ class Daemon:
         """The source and people's decisions, as the directory in force and the wanted cycle know them."""
         self._whole_wanted = False
         self._last_whole: datetime | None = None
+        self._wakes_at: datetime | None = None
+        """When more is to be done although nothing has changed."""
         self._open = True
         """The last cycle over everything left something to do, or there was none yet."""
 
@@ -257,6 +259,7 @@ class Daemon:
             or looks_like != self._looks_like
             or self._last_whole is None
             or self._now() - self._last_whole >= self._pace.full
+            or (self._wakes_at is not None and self._now() >= self._wakes_at)
         )
 
     def _must_read(self, looks_like: tuple[str, int]) -> bool:
@@ -335,6 +338,7 @@ class Daemon:
                 waiting.failed(cycle.message)
                 return
             waiting.done(cycle, left)
+        self._wakes_at = cycle.plan.wakes_at
         # Others may have finished meanwhile with what was left to them.
         self._woken.set()
         # With a current mirror, what failed, was locked or made is in the queue, and new accounts are polled
@@ -348,6 +352,7 @@ class Daemon:
     async def _rooms(self, keys: frozenset[str], reading: Reading, decided: asyncio.Event) -> None:
         cycle = await self._attempt(self._cycles.rooms(keys, reading, decided), decided)
         if isinstance(cycle, Cycle):
+            self._wakes_at = cycle.plan.wakes_at
             self._teller.cycle(cycle, whole=False)
             if self._teller.has_news(cycle.plan):
                 # Problems and what is held are told of the whole, and recorded with it.

@@ -11,7 +11,7 @@ import structlog
 from aim.directory.model import Problem, Severity
 from aim.errors import AimError, SourceError
 from aim.ops.metrics import Metrics
-from aim.planner.actions import AccountAction, AnyAction, PersonAction
+from aim.planner.actions import Accept, AccountAction, AnyAction, InviteAgent, PersonAction
 from aim.planner.document import digest
 from aim.planner.fights import MOST, WINDOW, correction
 from aim.planner.guards import Trip, kind_of
@@ -27,6 +27,9 @@ _FRAMES = 4
 
 _log = structlog.get_logger()
 
+_MOST_AWAY = 1000
+"""Of so many actions it is remembered that they failed for want of another server."""
+
 
 class Teller:
     """Says each thing once, until it changes."""
@@ -34,6 +37,8 @@ class Teller:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._told: set[Problem | Trip] = set()
+        self._away: set[str] = set()
+        """What takes another server and failed, which was said: it may be away for long."""
         self._fights: dict[str, datetime] = {}
         self._all_well = False
         """The last cycle over everything ended well, and that was said."""
@@ -73,7 +78,12 @@ class Teller:
         facts = {**where, "target": action.target, "reason": action.reason}
         if outcome.status is OutcomeStatus.DONE:
             _log.info(str(action.type), **facts)
+            self._away.discard(action.identity)
+        elif isinstance(action, InviteAgent | Accept) and action.identity in self._away:
+            _log.debug(str(action.type), outcome=str(outcome.status), cause=outcome.message, **facts)
         else:
+            if isinstance(action, InviteAgent | Accept) and len(self._away) < _MOST_AWAY:
+                self._away.add(action.identity)
             _log.warning(str(action.type), outcome=str(outcome.status), cause=outcome.message, **facts)
 
     def cycle(self, cycle: Cycle, *, whole: bool) -> None:

@@ -14,6 +14,8 @@ from aim.config.root import Config
 from aim.config.sources import LdapSource, LdifSource
 from aim.config.spaces import SpaceConfig
 from aim.desired.adopting import adopted
+from aim.desired.agents import Agents, agent_problems, agents_of
+from aim.desired.federated import Federated
 from aim.desired.grants import levels_of
 from aim.desired.identity import Conflict, conflicts, hands_off, has_switched, switched_problem
 from aim.desired.leaving import account_rules, gone_for_good, leaving
@@ -76,6 +78,7 @@ def desire(
     leavers = leaving(config, directory, observed, recorded, untouched)
     untouched |= leavers.stays
     mapping.add_rooms_of_people(untouched)
+    mapping.add_rooms_of_others()
     return Desired(
         directory=directory,
         rooms=mapping.rooms,
@@ -93,6 +96,7 @@ def desire(
         accounts=rules,
         registers=config.registers_users,
         leaving=leavers,
+        federation=config.provisioner.federation,
         switched=switched,
     )
 
@@ -204,10 +208,17 @@ class _Mapping:
                 state={NAME: {"name": space.name}},
                 enforced=frozenset({NAME}) if self._config.provisioner.enforce_names else frozenset(),
                 takes_over=self._adopt(space),
+                agents=self._agents(space),
             )
         )
         for subspace in space.subspaces:
             self._lay_out(subspace, parent=space.id)
+
+    def _agents(self, space: SpaceConfig) -> Agents:
+        """Of other servers."""
+        federation, server_name = self._config.provisioner.federation, self._observed.server_name
+        self.problems += agent_problems(space, federation, server_name)
+        return agents_of(space, federation, server_name)
 
     def _adopt(self, space: SpaceConfig) -> str | None:
         """Id of the existing space that it is to be, "" if that can't be had; None: it is made."""
@@ -271,6 +282,13 @@ class _Mapping:
             )
         )
         self.rooms |= {room.key: room for room in found}
+
+    def add_rooms_of_others(self) -> None:
+        """Spaces and rooms that the `aim` of another server made."""
+        federated = Federated(self._config.provisioner, self._directory, self._observed)
+        self.problems += federated.problems
+        for key, room in federated.rooms.items():
+            self.rooms.setdefault(key, room)
 
     def _people_of_unseen_spaces(self) -> People:
         """Who belongs to spaces that exist but can't be seen now: nobody knows which rooms are in those."""
@@ -372,6 +390,7 @@ def default_room(space: DesiredRoom, room: DefaultRoomConfig, *, invites: bool) 
         levels=space.levels,
         grants=space.grants,
         subspaces=space.subspaces,
+        agents=space.agents,
         # Nobody could get into a room that takes an invite if nobody were invited.
         invites=invites or rule == "invite",
         state=state,
@@ -411,6 +430,7 @@ def _room_left_to_itself(
         levels=space.levels,
         grants=space.grants,
         subspaces=space.subspaces,
+        agents=space.agents,
         invites=invites,
         state={} if rules is None else {JOIN_RULES: rules},
     )

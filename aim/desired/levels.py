@@ -24,12 +24,14 @@ def has_privileged_creators(room_version: str) -> bool:
     return bool(room_version) and room_version not in _VERSIONS_BEFORE_CREATORS
 
 
-def base_levels(*, is_space: bool, room_version: str) -> Mapping[str, object]:
+def base_levels(*, is_space: bool, room_version: str, agent_level: int | None = None) -> Mapping[str, object]:
     """All keys of the power levels but `users`.
 
     Moderators (50) name, decorate, invite, kick and, in a space, add children; what guards the whole
-    (levels, join rules, history, encryption, server ACL) takes 100. In a space nobody talks.
+    (levels, join rules, history, encryption, server ACL) takes 100. In a space nobody talks. Where bots of
+    other servers look after their people, their `agent_level` lets them invite, remove and give levels.
     """
+    for_agents = ADMIN if agent_level is None else agent_level
     events: dict[str, int] = {
         "m.room.avatar": MODERATOR,
         "m.room.canonical_alias": MODERATOR,
@@ -37,7 +39,7 @@ def base_levels(*, is_space: bool, room_version: str) -> Mapping[str, object]:
         "m.room.history_visibility": ADMIN,
         "m.room.join_rules": ADMIN,
         "m.room.name": MODERATOR,
-        "m.room.power_levels": ADMIN,
+        "m.room.power_levels": for_agents,
         "m.room.server_acl": ADMIN,
         "m.room.tombstone": CREATOR_ONLY if has_privileged_creators(room_version) else ADMIN,
         "m.room.topic": MODERATOR,
@@ -51,10 +53,11 @@ def base_levels(*, is_space: bool, room_version: str) -> Mapping[str, object]:
         "ban": MODERATOR,
         "events": events,
         "events_default": ADMIN if is_space else 0,
-        "invite": MODERATOR,
-        "kick": MODERATOR,
+        "invite": min(MODERATOR, for_agents),
+        "kick": min(MODERATOR, for_agents),
         "notifications": {"room": MODERATOR},
-        "redact": MODERATOR,
+        # Where what we expect of them stands, they must not be able to empty it.
+        "redact": MODERATOR if agent_level is None or not is_space else max(MODERATOR, agent_level + 1),
         "state_default": MODERATOR,
         "users_default": 0,
     }

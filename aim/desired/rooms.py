@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aim.config.provisioner import FederationConfig
 from aim.desired.leaving import AccountRules, Leaving
 from aim.directory.model import Directory, Problem
 from aim.directory.roster import NOBODY, People
+from aim.world.federation import ExpectedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,14 @@ class DesiredRoom:
     """Keys of further spaces that it is a child of, as the one that it replaces."""
     moving: People = NOBODY
     """Members who are in the room that it replaces: asked in whatever `invites` says."""
+    agents: Mapping[str, tuple[ExpectedGroup, ...]] = field(default_factory=dict)
+    """Bots of other servers that look after their own people here → what is expected of them."""
+    peer: str | None = None
+    """MXID of the bot of another server which made it: here we look after our own people, nothing else."""
+    accepts: bool = False
+    """True: that bot has asked ours in, which is to come."""
+    leaves: str | None = None
+    """Why we leave it with all our people; None: we don't."""
 
     @property
     def is_of_people(self) -> bool:
@@ -98,6 +108,8 @@ class Desired:
     registers: bool = False
     """True: users without an account get one from us (`source.register_users`)."""
     leaving: Leaving = field(default_factory=Leaving)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    """How we share spaces with other servers."""
     switched: bool = False
     """True: the directory is of another source, with other ids; nobody's going is believed before a person
     has rebound them (`aim rebind --by-localpart`)."""

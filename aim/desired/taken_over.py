@@ -157,7 +157,8 @@ class _Search:
         self._observed = observed
         self._roster = roster
         self._is_exempt = is_exempt
-        self._by_id = {room.room_id: room for room in (*_unmanaged(observed), *observed.rooms.values())}
+        managed = (room for room in observed.rooms.values() if room.origin is None)
+        self._by_id = {room.room_id: room for room in (*_unmanaged(observed), *managed)}
         self.rooms: dict[str, Room] = {}
         self.found: dict[str, dict[str, Consent]] = defaultdict(dict)
         """Key of the room → key of each space it is a child of → what it consents to there."""
@@ -227,8 +228,11 @@ class _Search:
 
 
 def _unmanaged(observed: Observed) -> Iterator[Room]:
-    """Without those that a newer version of us marked, and those whose place another room has."""
+    """Without those that a newer version of us marked, those whose place another room has, and those that
+    the `aim` of another server made."""
     for room in observed.unmanaged.values():
+        if room.origin is not None:
+            continue
         if room.marker is None or (
             room.marker.version <= MARKER_VERSION
             and room.key not in observed.rooms

@@ -27,9 +27,20 @@ def assemble(
     """`rooms` are all that we know ourselves, marked or not; `known` is key → room id as recorded; `others`
     is what was found around them; `kept` are ids of rooms that stay in sight if their marker is lost."""
     managed = sort_out(rooms, known)
-    unmarked = {room.room_id: room for room in rooms if room.marker is None and room.room_id in kept}
+    foreign = {room.room_id: room for room in rooms if room.origin is not None and room.marker is None}
+    unmarked = {
+        room.room_id: room
+        for room in rooms
+        if room.marker is None and room.room_id in kept and room.room_id not in foreign
+    }
+    shared = {
+        room_id: room
+        for room_id, room in foreign.items()
+        if room.bot == "join"
+        or (room.bot == "invite" and room.origin is not None and room.origin.agent in home.peers)
+    }
     return Observed(
-        rooms=managed.rooms,
+        rooms={**shared, **managed.rooms},
         accounts=accounts,
         duplicates=managed.duplicates,
         newer=managed.newer,

@@ -48,10 +48,12 @@ class Homeserver:
     mas: Credentials | None = None
     """The Matrix Authentication Service's admin API; needed where it keeps the accounts and they are to
     follow the directory."""
+    peers: frozenset[str] = frozenset()
+    """MXIDs of the bots of other servers that we share spaces with."""
 
     @property
     def home(self) -> Home:
-        return Home(self.server_name, self.bot, self.instance)
+        return Home(self.server_name, self.bot, self.instance, self.peers)
 
     @property
     def admin(self) -> str | None:

@@ -9,9 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from aim.directory.roster import People, Roster
 from aim.matrix import mxid
+from aim.world.federation import (
+    EXPECTATIONS_TYPE,
+    EXPECTATIONS_VERSION,
+    Expectations,
+    ExpectedGroup,
+    Origin,
+)
 from aim.world.rooms import MARKER_TYPE, Child, Marker, PowerLevels, Room
 
 Content = Mapping[str, object]
@@ -30,6 +38,8 @@ CONFIGURABLE = (
 
 _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,16}\s*", re.ASCII)
 _PRESENT = frozenset({"join", "invite"})
+_LARGEST = 2**53
+"""No integer in JSON is as large (Appendices, Canonical JSON)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,8 @@ class Home:
     bot: str
     """Our own MXID."""
     instance: str
+    peers: frozenset[str] = frozenset()
+    """MXIDs of the bots of other servers that we share spaces with (`federates_with`)."""
 
 
 def mapping(value: object) -> Content:
@@ -87,6 +99,53 @@ def _marker(content: Content, home: Home) -> Marker | None:
     return Marker(version, home.instance, key)
 
 
+def origin(create: Content, home: Home) -> Origin | None:
+    """Of another server whose `aim` sent this complete `m.room.create` event; None for our own rooms, and for
+    those that people made. Whether we share spaces with it is not asked here."""
+    sender = create.get("sender")
+    parts = mxid.split(sender) if isinstance(sender, str) else None
+    if not isinstance(sender, str) or parts is None or parts[1] == home.server_name:
+        return None
+    content = mapping(mapping(create.get("content")).get(MARKER_TYPE))
+    version, key = content.get("version"), content.get("key")
+    if not _is_integer(version) or version < 1 or not isinstance(key, str):
+        return None
+    return Origin(sender, version, key)
+
+
+def expectations(content: Content) -> Expectations | None:
+    """What the content of an expectations event says; None unless all of it can be understood."""
+    version = content.get("version")
+    if not _is_integer(version) or version < 1:
+        return None
+    if version > EXPECTATIONS_VERSION:
+        return Expectations(version)
+    agents, former = content.get("agents"), content.get("former", {})
+    if not isinstance(agents, dict) or not isinstance(former, dict):
+        return None
+    groups = {agent: _groups(mapping(entry).get("groups")) for agent, entry in agents.items()}
+    since = {agent: mapping(entry).get("since") for agent, entry in former.items()}
+    read = {agent: found for agent, found in groups.items() if found is not None}
+    times = {agent: time for agent, time in since.items() if _is_integer(time)}
+    if len(read) < len(groups) or len(times) < len(since):
+        return None
+    return Expectations(version, read, times)
+
+
+def _groups(value: object) -> tuple[ExpectedGroup, ...] | None:
+    found: list[ExpectedGroup] = []
+    for item in value if isinstance(value, list) else [None]:
+        external_id, level = mapping(item).get("external_id"), mapping(item).get("power_level", 0)
+        if not isinstance(external_id, str) or not _is_integer(level):
+            return None
+        found.append(ExpectedGroup(external_id, level))
+    return tuple(found)
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
 def room(room_id: str, events: object, home: Home, roster: Roster) -> Room | None:
     """The room as its state events tell, with or without our marker; None if its create event is missing."""
     found = described(room_id, events, home, roster)
@@ -103,6 +162,7 @@ def room(room_id: str, events: object, home: Home, roster: Roster) -> Room | Non
         banned=People(members["ban"]),
         left=_left(events, home, roster),
         foreign=frozenset(foreign),
+        foreign_invited=frozenset(user for user, membership in foreign.items() if membership == "invite"),
     )
 
 
@@ -133,7 +193,15 @@ def described(room_id: str, events: object, home: Home, roster: Roster) -> Room 
         predecessor=_text(mapping(content.get("predecessor")).get("room_id")),
         replacement=_replacement(state),
         state={kind: state[kind, ""] for kind in CONFIGURABLE if (kind, "") in state},
+        origin=origin(create, home),
+        expectations=_expectations(create, state),
     )
+
+
+def _expectations(create: Content, state: State) -> Expectations | None:
+    """Of whoever sent the create event: nobody else can set state with their name as its key."""
+    content = state.get((EXPECTATIONS_TYPE, str(create.get("sender"))))
+    return None if content is None else expectations(content)
 
 
 def _marker_among(events: object, home: Home) -> Marker | None:
@@ -201,10 +269,10 @@ def _state(events: object) -> State:
     return state
 
 
-def _members(state: State, home: Home, roster: Roster) -> tuple[dict[str, list[int]], list[str]]:
-    """Membership → local people by number, and the users of other servers who are in or invited."""
+def _members(state: State, home: Home, roster: Roster) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Membership → local people by number; users of other servers who are in or invited → which of both."""
     members: dict[str, list[int]] = {"join": [], "invite": [], "knock": [], "ban": []}
-    foreign: list[str] = []
+    foreign: dict[str, str] = {}
     for (kind, user), content in state.items():
         if kind != "m.room.member" or user == home.bot:
             continue
@@ -213,7 +281,7 @@ def _members(state: State, home: Home, roster: Roster) -> tuple[dict[str, list[i
             continue
         if parts[1] != home.server_name:
             if membership in _PRESENT:
-                foreign.append(user)
+                foreign[user] = membership
         elif membership in members:
             members[membership].append(roster.number(parts[0]))
     return members, foreign

@@ -236,11 +236,12 @@ class Transport:
         *,
         once: bool = False,
         as_actor: bool = False,
+        query: Mapping[str, str] | None = None,
     ) -> object:
         """`once`: doing it twice would do harm. A lost answer raises HomeserverUnavailable(maybe_done=True);
         only what surely was not done (429, no connection) is tried again. `as_actor`: with the actor's token,
         but in nobody's name."""
-        request = _Request(Method.POST, path, body, user_id=user_id, once=once, as_actor=as_actor)
+        request = _Request(Method.POST, path, body, query, user_id=user_id, once=once, as_actor=as_actor)
         return await self._connection.send(request)
 
     def reading(self) -> ReadTransport:

@@ -120,7 +120,8 @@ class Unmanaged:
         ours = [room for room in known.values() if room.marker is not None]
         near = {child for room in ours for child in room.children} | {room.replacement for room in ours}
         near |= {*aliases.values(), *(wanted or {})}
-        rooms = {id_: room for id_, room in known.items() if room.marker is None and id_ in near}
+        of_people = {id_: room for id_, room in known.items() if (room.marker or room.origin) is None}
+        rooms = {id_: room for id_, room in of_people.items() if id_ in near}
         for candidate, room in zip(candidates.values(), found, strict=True):
             if isinstance(room, Room):
                 rooms[room.room_id] = room

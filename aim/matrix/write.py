@@ -6,13 +6,14 @@ done was decided before; here is only how the homeserver wants it said.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Mapping
 
 from mautrix.api import Path, PathBuilder
 
 from aim.desired.levels import ADMIN, has_privileged_creators
-from aim.errors import HomeserverRefused
+from aim.errors import HomeserverRefused, HomeserverUnavailable
 from aim.matrix import parse
 from aim.matrix.mxid import split
 from aim.matrix.parse import Home, mapping
@@ -23,6 +24,13 @@ from aim.world.rooms import MARKER_TYPE, MARKER_VERSION
 
 MAX_CONTENT = 60_000
 """Bytes. An event may have 64 KiB with hashes, signatures and references (Client-Server API, Size limits)."""
+
+AGENT_PATIENCE = 20.0
+"""Seconds for an invite over federation: where nothing is wrong it takes less than one."""
+_AWAY = (
+    "it is tried again by itself; that server is away, or takes no more invites of one user for now "
+    "(Synapse: rc_invites.per_user there)"
+)
 
 _POWER_LEVELS = "m.room.power_levels"
 _GUEST_ACCESS = "m.room.guest_access"
@@ -108,8 +116,30 @@ class Writer:
         """`POST /rooms/{id}/invite`, as the bot, or acting as this member of a room that the bot is not in.
         Done too if they are already in or invited."""
         body = {"user_id": mxid} if reason is None else {"user_id": mxid, "reason": reason}
+        await self._invite(room_id, mxid, body, acting_as)
+
+    async def invite_agent(self, room_id: str, mxid: str) -> None:
+        """The same for the bot of another server. Its server has to sign the invite, and one that hangs keeps
+        the homeserver from answering for minutes: it is tried once, for AGENT_PATIENCE seconds."""
         try:
-            await self._transport.post(Path.v3.rooms[room_id].invite, body, user_id=acting_as)
+            async with asyncio.timeout(AGENT_PATIENCE):
+                await self._invite(room_id, mxid, {"user_id": mxid}, None, once=True)
+        except TimeoutError as error:
+            raise HomeserverUnavailable(f"no answer from the server of {mxid}", _AWAY) from error
+        except HomeserverUnavailable as error:
+            raise HomeserverUnavailable(f"{mxid} can't be asked in: {error.message}", _AWAY) from error
+
+    async def _invite(
+        self,
+        room_id: str,
+        mxid: str,
+        body: Mapping[str, object],
+        acting_as: str | None,
+        *,
+        once: bool = False,
+    ) -> None:
+        try:
+            await self._transport.post(Path.v3.rooms[room_id].invite, body, user_id=acting_as, once=once)
         except HomeserverRefused as error:
             membership = await self._membership_after(error, room_id, mxid, acting_as)
             if membership in {"join", "invite"}:
@@ -167,6 +197,20 @@ class Writer:
         content = merged_power_levels(current, None, {mxid: level})
         if content != current:
             await self._transport.put(path, content, user_id=mxid)
+
+    async def accept(self, room_id: str, inviter: str) -> None:
+        """`POST /join/{id}` by way of the inviter's server. What came with the invite is only what that one
+        said of the room: the create event itself is read before anything rests on it, and the bot leaves
+        again if that is another's. Done too if it is already in."""
+        parts = split(inviter)
+        query = {"server_name": parts[1]} if parts else {}
+        await self._transport.post(Path.v3.join[room_id], {}, query=query)
+        found = parse.origin(await self._create_event(room_id), self._home)
+        if found is None or found.agent != inviter:
+            await self.leave(room_id)
+            raise HomeserverRefused(
+                f"{room_id} is not what {inviter} asked us into: it is not made by them", status=403
+            )
 
     async def take_control(self, room_id: str, acting_as: str | None, *, invites: bool) -> None:
         """Acting as this user lets the bot in (with `invites`) and gives it level 100; each step only if it

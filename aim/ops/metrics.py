@@ -64,6 +64,13 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._ignored = Counter(
+            "aim_federation_ignored_invites",
+            "Invites of the bot by users of other servers that were ignored, by reason: stranger, not_theirs"
+            " or too_many.",
+            ["reason"],
+            registry=self.registry,
+        )
         self._pending = Gauge(
             "aim_pending_users", "Entitled users who have no account yet.", registry=self.registry
         )
@@ -80,6 +87,10 @@ class Metrics:
     def scim_refused(self, reason: str) -> None:
         """A SCIM request came without a token, with a wrong one, or asked for what that may not."""
         self._refused.labels(reason).inc()
+
+    def invite_ignored(self, reason: str) -> None:
+        """Somebody of another server asked the bot into a room, and we do not come."""
+        self._ignored.labels(reason).inc()
 
     def look(self, *, failed: bool) -> None:
         """The source was asked whether it has changed."""

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Self
 
+from aim.world.federation import Expectations, ExpectedGroup
+
 
 class ActionType(StrEnum):
     """In the order in which the actions of one room are shown and done."""
@@ -24,10 +26,12 @@ class ActionType(StrEnum):
     KICK = "kick"
     INVITE = "invite"
     JOIN = "join"
+    SET_EXPECTATIONS = "set_expectations"
     REMOVE_CHILD = "remove_child"
     ADD_CHILD = "add_child"
     RELEASE_ROOM = "release_room"
     ABANDON_SPACE = "abandon_space"
+    INVITE_AGENT = "invite_agent"
     REGISTER_ACCOUNT = "register_account"
     UNLOCK_ACCOUNT = "unlock_account"
     SET_DISPLAY_NAME = "set_display_name"
@@ -268,8 +272,48 @@ class RemoveChild(Action):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetExpectations(Action):
+    """Tells the bots of other servers, by a state event of ours in the space, whom they are to bring in."""
+
+    type: ClassVar[ActionType] = ActionType.SET_EXPECTATIONS
+
+    agents: Mapping[str, tuple[ExpectedGroup, ...]]
+    """MXID of the bot → its groups."""
+    former: Mapping[str, int | None]
+    """MXID of a bot that is to go → since when, milliseconds; None: from when this is done."""
+
+    @property
+    def target(self) -> str | None:
+        return None
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        content = Expectations(agents=self.agents).content
+        return {"agents": content["agents"], "former": dict(sorted(self.former.items()))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InviteAgent(Action):
+    """Asks the bot of another server in. Never part of a createRoom: its server may be away."""
+
+    type: ClassVar[ActionType] = ActionType.INVITE_AGENT
+
+    agent: str
+    """MXID."""
+
+    @property
+    def target(self) -> str | None:
+        return self.agent
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PersonAction(Action):
-    """An action on one person of our homeserver."""
+    """An action on one person of our homeserver; of another one, only if they are to go (see Kick), or as a
+    bot that looks after people there (see SetPowerLevel)."""
 
     person: str
     """MXID."""
@@ -306,6 +350,18 @@ class Join(PersonAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accept(Join):
+    """The bot itself comes in where the bot of another server, one of `federates_with`, has asked it in."""
+
+    inviter: str
+    """MXID."""
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        return {"acting_as": None, "needs_invite": False, "inviter": self.inviter}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kick(PersonAction):
     """Removes a member, or takes an invite back."""
 
@@ -315,6 +371,13 @@ class Kick(PersonAction):
     """False for somebody who was never entitled and came in after we managed the room."""
     as_themselves: bool = False
     """True where they stand above us or beside us: acting as them, they leave."""
+    last: bool = False
+    """True for the bot of another server: it goes after its people."""
+
+    @property
+    def sort_key(self) -> tuple[str, str, int, str]:
+        space, room, order, person = super(Kick, self).sort_key
+        return (space, room, order, f"~{person}" if self.last else person)
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -470,6 +533,8 @@ AnyRoomAction = (
     | SetPowerLevel
     | ReleaseRoom
     | AbandonSpace
+    | SetExpectations
+    | InviteAgent
 )
 """All there are in rooms, for exhaustive matches."""
 

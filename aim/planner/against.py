@@ -54,6 +54,9 @@ def obstacles(
     world: World, plan: Plan, person: Person, place: Place, actions: Sequence[AnyAction]
 ) -> tuple[Obstacle, ...]:
     """All of them. `actions` are those of the plan on this person in this room."""
+    if person.kind is PersonKind.FOREIGN and actions:
+        # They are agents, or go with one.
+        return tuple(_held(plan, actions))
     return (*_obstacles(world, plan, person, place), *_held(plan, actions))
 
 

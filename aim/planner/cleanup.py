@@ -15,7 +15,7 @@ from aim.desired.taken_over import PRIVATE, allowed, is_made_private, join_rule
 from aim.directory.model import Problem, Severity
 from aim.planner.actions import AbandonSpace, AnyAction, Kick, ReleaseRoom
 from aim.planner.control import invite_level, space_called
-from aim.planner.ranks import Ranks, needed_for, ranks_of
+from aim.planner.ranks import Ranks, above_us, needed_for, ranks_of
 from aim.planner.world import World
 from aim.world.rooms import Room
 
@@ -93,7 +93,7 @@ def _given_up(world: World) -> Iterator[tuple[str, Room]]:
     for key, room in sorted({**world.observed.rooms, **_without_marker(world)}.items()):
         if key in world.desired.rooms or room.bot != "join" or room.room_id in replaced:
             continue
-        if room.room_id in world.observed.unseen:
+        if room.room_id in world.observed.unseen or room.origin is not None:
             continue
         if room.is_space or (room.replacement is None and not (blind and _may_be_elsewhere(room))):
             yield key, room
@@ -165,23 +165,12 @@ def _local_kicks(world: World, key: str, room: Room, ranks: Ranks, reason: str) 
 
 
 def _foreign_kicks(key: str, room: Room, ranks: Ranks, reason: str) -> Iterator[Kick]:
-    for mxid in sorted(room.foreign - _above(room, ranks)):
+    for mxid in sorted(room.foreign - above_us(room, ranks)):
         yield Kick(room=key, space=key, room_id=room.room_id, person=mxid, reason=reason)
 
 
 def _immovable(world: World, room: Room) -> list[str]:
-    return sorted(room.foreign & _above(room, ranks_of(room, world.observed, world.roster)))
-
-
-def _above(room: Room, ranks: Ranks) -> frozenset[str]:
-    """Users of other servers whom the bot can't remove."""
-    levels = room.power_levels.foreign
-    creators = room.creators if has_privileged_creators(room.version) else frozenset()
-    return frozenset(
-        mxid
-        for mxid in room.foreign
-        if mxid in creators or levels.get(mxid, ranks.levels.users_default) >= ranks.bot
-    )
+    return sorted(room.foreign & above_us(room, ranks_of(room, world.observed, world.roster)))
 
 
 # -- rooms -------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def take_control(world: World, desired: DesiredRoom, room: Room) -> TakeControl 
     """The action that makes this room ours; None if it is, or if nobody can hand it over."""
     ranks = ranks_of(room, world.observed, world.roster)
     need = _need(room, ranks)
-    if not need or desired.only_invites:
+    if not need or desired.only_invites or desired.peer is not None:
         return None
     acting_as = None
     if need.level or (need.entry and not _lets_us_in(room)):
@@ -163,7 +163,7 @@ def _reason(desired: DesiredRoom, room: Room, need: _Need, space: str) -> str:
 def control_problems(world: World, desired: DesiredRoom) -> Iterator[Problem]:
     """That a room should be ours and nobody can hand it over; that one may only be joined."""
     room = room_of(world, desired)
-    if room is None:
+    if room is None or desired.peer is not None:
         return
     if desired.only_invites:
         if inviter(world, desired, room) is not None:

@@ -31,11 +31,13 @@ from aim.planner.actions import (
     TakeControl,
     identity_of,
 )
+from aim.planner.agents import agent_changes, agent_level, agent_problems, first_agents, sharing_of
 from aim.planner.asking import ask_in
 from aim.planner.cleanup import cleanup
 from aim.planner.control import control_problems, room_of, take_control
 from aim.planner.guarding import guarding_levels
 from aim.planner.keys import Keys
+from aim.planner.peers import accept, leave, peer_problems
 from aim.planner.problems import pending, room_problems, world_problems
 from aim.planner.ranks import Ranks, ranks_of
 from aim.planner.reasons import Reasons
@@ -72,10 +74,12 @@ def diff(world: World, keys: Keys | None = None) -> Difference:
     Problems and pending people are those of the whole world, whatever the keys.
     """
     comparison = _Comparison(world)
+    # Of users of other servers, and of the bot, no set of people tells.
+    bots = keys is not None and any(_is_of_no_set(world, mxid) for mxid in keys.people)
     actions: list[AnyAction] = []
     for room in world.desired.rooms.values():
         scope = _scope(world, room, keys)
-        if scope is None or scope:
+        if scope is None or scope or bots:
             actions.extend(comparison.room(room, scope))
     actions.extend(cleanup(world))
     actions.extend(replaced(world))
@@ -89,9 +93,14 @@ def diff(world: World, keys: Keys | None = None) -> Difference:
     problems = {*world.desired.problems, *world_problems(world), *accounts.problems}
     for room in world.desired.rooms.values():
         problems.update(room_problems(world, room))
+        problems.update(agent_problems(world, room) if room.peer is None else peer_problems(world, room))
         problems.update(control_problems(world, room))
         problems.update(unenforceable(world, room))
     return Difference(tuple(actions), tuple(sorted(problems)), pending(world))
+
+
+def _is_of_no_set(world: World, mxid: str) -> bool:
+    return mxid == world.observed.bot or not mxid.endswith(f":{world.observed.server_name}")
 
 
 def _scope(world: World, room: DesiredRoom, keys: Keys | None) -> People | None:
@@ -132,6 +141,9 @@ class _Comparison:
             if self.is_new(desired.key):
                 yield from self._creation(desired, scope)
             return
+        if desired.peer is not None:
+            yield from self._of_a_peer(desired, observed, scope)
+            return
         if desired.only_invites:
             yield from ask_in(self._world, desired, observed, scope, self._reasons)
             return
@@ -146,6 +158,19 @@ class _Comparison:
             # Where the bot is not, and nobody can let it in, each try would be refused: see control_problems.
             yield from self.existing(desired, observed, scope, ranks)
 
+    def _of_a_peer(self, desired: DesiredRoom, observed: Room, scope: People | None) -> Iterator[AnyAction]:
+        """In a room that another server's `aim` made nothing is ours but our own people."""
+        ranks = ranks_of(observed, self._world.observed, self._world.roster)
+        if desired.accepts:
+            yield accept(self._world, desired, observed)
+            return
+        if ranks.can_write_levels:
+            yield from self._levels(desired, observed, scope, ranks)
+        if desired.leaves is None:
+            yield from self._memberships(desired, observed, scope, ranks)
+        else:
+            yield from leave(self._world, desired, observed, ranks)
+
     def existing(
         self, desired: DesiredRoom, observed: Room, scope: People | None, ranks: Ranks
     ) -> Iterator[AnyAction]:
@@ -155,6 +180,7 @@ class _Comparison:
                 yield from self._state(desired, observed, ranks)
                 yield from self._children(desired, observed)
             yield from self._levels(desired, observed, scope, ranks)
+            yield from agent_changes(self._world, desired, observed, ranks)
         yield from self._memberships(desired, observed, scope, ranks)
 
     def is_new(self, key: str) -> bool:
@@ -172,12 +198,13 @@ class _Comparison:
 
     def _creation(self, desired: DesiredRoom, scope: People | None) -> Iterator[AnyAction]:
         parent = desired.parent if desired.parent and self._will_exist(desired.parent) else None
-        creation = _creation_of(desired, parent, self._world.observed.default_room_version)
+        creation = _creation_of(self._world, desired, parent)
         if parent and (before := self._before(parent)):
             creation = replace(creation, after=(before,))
         if scope is None:
             yield creation
             yield from self._new_children(desired)
+        yield from first_agents(self._world, desired, creation.identity)
         people = desired.members - self._world.desired.hands_off
         if self._invitable is not None:
             people &= self._invitable
@@ -242,7 +269,8 @@ class _Comparison:
                 content=content,
                 reason=f"differs from the {where}" if enforced else f"changed in the {where}",
             )
-        wanted = guarding_levels(observed, ranks)
+        for_agents = agent_level(self._world, sharing_of(self._world, desired))
+        wanted = guarding_levels(observed, ranks, for_agents)
         if wanted is not None:
             yield SetRoomState(
                 room=desired.key,
@@ -500,7 +528,7 @@ def _creation_identity(room: DesiredRoom) -> str:
     return identity_of((CreateSpace if room.is_space else CreateRoom).type, room.key)
 
 
-def _creation_of(desired: DesiredRoom, parent: str | None, default_version: str) -> CreateRoom:
+def _creation_of(world: World, desired: DesiredRoom, parent: str | None) -> CreateRoom:
     made = CreateSpace if desired.is_space else CreateRoom
     return made(
         room=desired.key,
@@ -511,7 +539,9 @@ def _creation_of(desired: DesiredRoom, parent: str | None, default_version: str)
         state=desired.state,
         predecessor=desired.replaces,
         power_levels=base_levels(
-            is_space=desired.is_space, room_version=desired.room_version or default_version
+            is_space=desired.is_space,
+            room_version=desired.room_version or world.observed.default_room_version,
+            agent_level=agent_level(world, sharing_of(world, desired)),
         ),
         reason=_reason_to_be(desired),
     )

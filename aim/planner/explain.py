@@ -318,11 +318,26 @@ def _status(world: World, place: Place) -> str:
     """Whether the room is ours, and if not, what it is."""
     if place.key in world.observed.newer:
         return "marked by a newer version of aim, not touched"
+    if place.room is not None and place.room.origin is not None:
+        return _status_of_others(place.room, place.room.origin.agent, place.desired)
     if place.key in world.observed.rooms:
         return "managed" if place.desired else "managed, and no longer asked for by the configuration"
     if place.desired is None:
         return "not managed" if place.room else _GIVEN_UP
     return _status_to_come(world, place.desired, place.room)
+
+
+def _status_of_others(room: Room, agent: str, desired: DesiredRoom | None) -> str:
+    """Of a room that the `aim` of another server made."""
+    if desired is not None and desired.leaves is not None:
+        return f"made by {agent}, to be left with all our people"
+    if room.bot == "invite":
+        return f"made by {agent}, which asks us in"
+    return (
+        f"made by {agent}, where we look after our own people"
+        if desired
+        else f"made by {agent}, left as it is"
+    )
 
 
 _GIVEN_UP = "managed once, given up since"

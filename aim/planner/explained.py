@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from aim.directory.model import Problem
-from aim.planner.actions import AnyAction, SetPowerLevel
+from aim.planner.actions import AnyAction, InviteAgent, SetPowerLevel
 from aim.planner.explain import Explanation, PersonAnswer, RoomAnswer
 from aim.planner.standing import Standing
 from aim.planner.subjects import PersonKind
@@ -132,7 +132,8 @@ def _deed(action: AnyAction) -> str:
     held = " (held)" if action.held else ""
     if isinstance(action, SetPowerLevel):
         return f"{action.type} {action.was} → {action.level}{held}"
-    target = f" {action.target}" if action.target and not action.target.startswith("@") else ""
+    is_told = action.target and (isinstance(action, InviteAgent) or not action.target.startswith("@"))
+    target = f" {action.target}" if is_told else ""
     return f"{action.type}{target}{held}"
 
 

@@ -26,11 +26,14 @@ _STATE_AT_LEAST = {"m.room.power_levels": ADMIN, "m.room.server_acl": ADMIN}
 _IN_SPACES_AT_LEAST = {"m.space.child": MODERATOR}
 
 
-def guarding_levels(room: Room, ranks: Ranks) -> Mapping[str, object] | None:
-    """What is to be written, or None if nothing is. Nothing that the bot's own rank does not allow."""
+def guarding_levels(room: Room, ranks: Ranks, agent_level: int | None = None) -> Mapping[str, object] | None:
+    """What is to be written, or None if nothing is. Nothing that the bot's own rank does not allow.
+
+    `agent_level`: that of other servers' bots in the room; None if there are none.
+    """
     if room.marker is None or room.marker.is_taken_over:
         return _taken_over(room, ranks) or None
-    wanted = base_levels(is_space=room.is_space, room_version=room.version)
+    wanted = base_levels(is_space=room.is_space, room_version=room.version, agent_level=agent_level)
     return None if _includes(room.power_levels.base, wanted) else wanted
 
 

@@ -124,6 +124,9 @@ def is_counted(action: AnyAction) -> bool:
 
 def counted_as(action: AnyAction, server_name: str) -> str:
     """Who or what a destructive action counts for: a localpart, or the key of a room or space."""
+    if isinstance(action, AbandonSpace):
+        # The rooms of another server's space are left with it.
+        return action.space
     if action.target is None:
         return action.room
     return action.target[1:].removesuffix(f":{server_name}")
@@ -139,6 +142,7 @@ def counted_in(action: AnyAction) -> tuple[str, ...]:
 def judge(world: World, actions: Iterable[AnyAction]) -> Verdict:
     """Which of the actions of the WHOLE world's diff are held."""
     by_kind: dict[Kind, list[AnyAction]] = defaultdict(list)
+    actions = list(actions)
     for action in actions:
         kind = kind_of(action)
         if kind is not None and (is_counted(action) or world.removes_nobody):
@@ -158,6 +162,10 @@ def judge(world: World, actions: Iterable[AnyAction]) -> Verdict:
         if abandoned:
             held |= abandoned
             trips.append(Trip(Kind.ABANDONED_SPACES, WITH_KICKS, len(abandoned), 0))
+        bots = _bots_of_held(actions, held)
+        if bots:
+            held |= bots
+            trips.append(Trip(Kind.KICKS, WITH_KICKS, len(bots), 0))
     return Verdict(frozenset(held), tuple(sorted(trips)))
 
 
@@ -179,6 +187,18 @@ def _abandoned_too_early(by_kind: Mapping[Kind, list[AnyAction]], held: set[str]
         action.identity
         for action in by_kind[Kind.ABANDONED_SPACES]
         if action.identity not in held and not held.isdisjoint(action.after)
+    }
+
+
+def _bots_of_held(actions: Iterable[AnyAction], held: set[str]) -> set[str]:
+    """Bots of other servers, not held yet, that go only after people of theirs whose kicks are held."""
+    return {
+        action.identity
+        for action in actions
+        if isinstance(action, Kick)
+        and action.last
+        and action.identity not in held
+        and not held.isdisjoint(action.after)
     }
 
 

@@ -95,7 +95,7 @@ def _rooms(world: World, plan: Plan) -> Iterator[RecordedRoom]:
     due = _applied_by(plan.actions)
     for key, desired in world.desired.rooms.items():
         observed = world.observed.rooms.get(key)
-        if observed is None:
+        if observed is None or desired.accepts:
             continue
         recorded = world.recorded.rooms.get(key)
         before = applied_properties(world, key)

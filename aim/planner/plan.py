@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from aim.desired.mirrored import is_mirrored, space_names
 from aim.directory.model import Problem
 from aim.planner.actions import AnyAction
+from aim.planner.agents import next_removal
 from aim.planner.diff import diff
 from aim.planner.guards import Trip, judge
 from aim.planner.keys import Keys
@@ -43,6 +45,8 @@ class Plan:
     server_name: str = ""
     parents: Mapping[str, str | None] = field(default_factory=dict)
     """Space → the space it is in: how the plan is shown."""
+    wakes_at: datetime | None = None
+    """When more is to be done although nothing has changed; None: never. UTC."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What people know mirrored spaces by, where their keys would tell them nothing."""
 
@@ -83,12 +87,16 @@ def make_plan(world: World, keys: Keys | None = None) -> Plan:
         server_name=world.observed.server_name,
         parents={key: room.parent for key, room in world.desired.rooms.items() if room.is_space},
         names=_names(world),
+        wakes_at=next_removal(world),
     )
 
 
 def _names(world: World) -> Mapping[str, str]:
-    """Of the mirrored spaces, and of those whose unit is gone."""
+    """Of the mirrored spaces, and of those whose unit is gone; of the rooms of other servers."""
     names = space_names(world.desired.rooms)
+    for key, desired in world.desired.rooms.items():
+        if desired.peer is not None:
+            names[key] = f"{' '.join(desired.name.split())} (of {desired.peer})"
     for key, room in world.observed.rooms.items():
         if room.is_space and is_mirrored(key) and key not in world.desired.rooms:
             name = " ".join(str(room.state.get("m.room.name", {}).get("name", "")).split())

@@ -46,6 +46,11 @@ class Ranks:
         return self.bot >= max(ADMIN, needed_for(self.levels, "m.room.power_levels"))
 
     @property
+    def can_write_levels(self) -> bool:
+        """Whether the bot may change the levels of those below it: all that it does in rooms of others."""
+        return self.bot >= needed_for(self.levels, "m.room.power_levels")
+
+    @property
     def can_invite(self) -> bool:
         return self.bot >= _level(self.levels.base, "invite", 0)
 
@@ -92,3 +97,14 @@ def _people(mxids: frozenset[str], server_name: str, roster: Roster) -> People:
     suffix = f":{server_name}"
     names = (mxid[1:].removesuffix(suffix) for mxid in mxids if mxid.endswith(suffix))
     return People(person for name in names if (person := roster.find(name)) is not None)
+
+
+def above_us(room: Room, ranks: Ranks) -> frozenset[str]:
+    """Users of other servers whom the bot can't remove."""
+    levels = room.power_levels.foreign
+    creators = room.creators if has_privileged_creators(room.version) else frozenset()
+    return frozenset(
+        mxid
+        for mxid in room.foreign
+        if mxid in creators or levels.get(mxid, ranks.levels.users_default) >= ranks.bot
+    )

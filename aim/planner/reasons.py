@@ -23,7 +23,7 @@ class Reasons:
         """Why the person belongs into the room: the group, and the subspaces on the way to it."""
         for grant in room.grants:
             if person in grant.people:
-                return _member_of(grant)
+                return _member_of(grant) + _as_asked(room)
         for key in room.subspaces:
             subspace = self._world.desired.rooms[key]
             if person in subspace.members:
@@ -34,13 +34,15 @@ class Reasons:
         """Why the person has this level there."""
         for grant in room.grants:
             if level and grant.level == level and person in grant.people:
-                return f"{_member_of(grant)}, which gives level {level}"
+                return f"{_member_of(grant)}, which gives level {level}{_as_asked(room)}"
         if person in room.members:
             return f"no group of theirs gives more than level {level} here"
         return self.lost(room, person)
 
     def lost(self, room: DesiredRoom, person: int) -> str:
         """Why the person has no right to be in the room."""
+        if room.leaves is not None:
+            return room.leaves
         known = person in self._world.recorded.entitled.get(room.key, ())
         if person not in self._world.desired.directory.everyone:
             if self._is_disabled(person):
@@ -65,6 +67,11 @@ class Reasons:
             users = self._world.desired.directory.users
             self._disabled = frozenset(user.localpart for user in users if not user.active)
         return self._world.roster.localpart(person) in self._disabled
+
+
+def _as_asked(room: DesiredRoom) -> str:
+    """Who wants it so, where it is not our own configuration."""
+    return "" if room.peer is None else f", as {room.peer} expects"
 
 
 def _member_of(grant: Grant) -> str:

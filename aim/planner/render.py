@@ -19,6 +19,7 @@ from aim.directory.model import Severity
 from aim.planner.actions import (
     ORDER,
     AbandonSpace,
+    Accept,
     AccountAction,
     AddChild,
     AnyAccountAction,
@@ -27,6 +28,7 @@ from aim.planner.actions import (
     CreateSpace,
     EraseAccount,
     Invite,
+    InviteAgent,
     Join,
     Kick,
     LockAccount,
@@ -36,6 +38,7 @@ from aim.planner.actions import (
     RemoveChild,
     SetDisplayName,
     SetEmails,
+    SetExpectations,
     SetPowerLevel,
     SetRoomState,
     TakeControl,
@@ -131,10 +134,8 @@ class _Spaces:
 
     def _what(self, action: AnyAction) -> str:
         match action:
-            case CreateSpace(name=name):
-                return f"create space “{name}”"
             case CreateRoom(name=name):
-                return f"create room “{name}”"
+                return f"create {'space' if isinstance(action, CreateSpace) else 'room'} “{name}”"
             case SetRoomState(event_type=event_type, content=content, acting_as=acting_as):
                 how = f", acting as {self._names([acting_as])}" if acting_as else ""
                 return f"set {event_type} to {_short(content)}{how}"
@@ -145,6 +146,8 @@ class _Spaces:
                 return self._about(action, [action.person])
             case TakeControl() | ReleaseRoom() | AbandonSpace():
                 return self._handed_over(action)
+            case SetExpectations() | InviteAgent():
+                return _shared(action)
 
     def _on_account(self, action: AnyAccountAction, people: Sequence[str]) -> str:
         who = self._names(people)
@@ -183,7 +186,8 @@ class _Spaces:
             case Kick():
                 return f"kick {who}{_themselves(action)}"
             case Join():
-                return f"join {who}"
+                asked = f", asked in by {action.inviter}" if isinstance(action, Accept) else ""
+                return f"join {who}{asked}"
             case Invite(acting_as=str(member)):
                 return f"invite {who}, acting as {self._names([member])}"
             case _:
@@ -196,6 +200,14 @@ class _Spaces:
             return shown
         more = f", … {len(people) - NAMES} more" if len(people) > NAMES else ""
         return f"{len(people)} people: {shown}{more}"
+
+
+def _shared(action: SetExpectations | InviteAgent) -> str:
+    match action:
+        case SetExpectations(agents=agents):
+            return f"tell {', '.join(agents) or 'other servers'} whom to bring in"
+        case InviteAgent(agent=agent):
+            return f"invite the agent {agent}"
 
 
 def _folding(action: AnyAction) -> str:
@@ -238,7 +250,7 @@ def _sign(action: AnyAction) -> str:
     match action:
         case Kick() | RemoveChild() | ReleaseRoom() | AbandonSpace() | LockAccount() | EraseAccount():
             return "-"
-        case SetRoomState() | SetPowerLevel() | TakeControl():
+        case SetRoomState() | SetPowerLevel() | TakeControl() | SetExpectations():
             return "~"
         case SetDisplayName() | SetEmails() | UnlockAccount():
             return "~"

@@ -19,6 +19,7 @@ from aim.planner.reasons import Reasons
 from aim.planner.subjects import Person, PersonKind, Place
 from aim.planner.world import World
 from aim.world.audit import Audit, Happened
+from aim.world.federation import server_of
 from aim.world.rooms import Room
 
 
@@ -127,7 +128,9 @@ class Standings:
             return (
                 self._reasons.entitled(desired, number) if entitled else self._reasons.lost(desired, number)
             )
-        if person.kind is not PersonKind.LOCAL:
+        if person.kind is PersonKind.FOREIGN and not actions:
+            return _of_another_server(person.mxid, desired)
+        if person.kind is PersonKind.BOT:
             return "the directory says nothing about them"
         return next((action.reason for action in actions), "this room does not follow the directory")
 
@@ -155,13 +158,25 @@ class Standings:
         return (None, True) if rank == ABOVE_ALL else (int(rank), False)
 
 
+def _of_another_server(mxid: str, desired: DesiredRoom | None) -> str:
+    """Why somebody of another server is there: where spaces are shared, their own `aim` looks after that."""
+    agents = desired.agents if desired is not None else {}
+    if mxid in agents:
+        return f"the agent for the people of {server_of(mxid)} here, as configured"
+    theirs = sorted(agent for agent in agents if server_of(agent) == server_of(mxid))
+    if desired is not None and desired.peer is not None:
+        theirs = [desired.peer] if server_of(desired.peer) == server_of(mxid) else []
+    return f"looked after by {theirs[0]}" if theirs else "the directory says nothing about them"
+
+
 def _membership(person: Person, room: Room | None) -> str | None:
     if room is None:
         return None
     if person.kind is PersonKind.BOT:
         return room.bot
     if person.number is None:
-        # Of the foreign ones it is not told apart who is invited and who is in.
+        if person.mxid in room.foreign_invited:
+            return "invite"
         return "join" if person.mxid in room.foreign else None
     sets = {"join": room.joined, "invite": room.invited, "knock": room.knocking, "ban": room.banned}
     found = next((name for name, people in sets.items() if person.number in people), None)

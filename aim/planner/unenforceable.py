@@ -29,7 +29,7 @@ def unenforceable(world: World, desired: DesiredRoom) -> Iterator[Problem]:
     if room is None:
         return
     ranks = ranks_of(room, world.observed, world.roster)
-    if room.bot == "join" and ranks.bot >= ADMIN and not ranks.can_set_levels:
+    if room.bot == "join" and ranks.bot >= ADMIN and desired.peer is None and not ranks.can_set_levels:
         yield Problem(Severity.WARNING, desired.key, _out_of_reach(room, ranks))
         return
     if ranks.creators:
@@ -75,7 +75,8 @@ def _too_many(desired: DesiredRoom) -> str:
 def _absent_above(world: World, desired: DesiredRoom, room: Room, ranks: Ranks) -> People:
     """People outside the room with a level that the bot can't lower, and that the directory does not give."""
     holders = room.power_levels.people
-    if not holders or not ranks.can_set_levels or max(holders.values()) < ranks.bot:
+    may = ranks.can_set_levels if desired.peer is None else ranks.can_write_levels
+    if not holders or not may or max(holders.values()) < ranks.bot:
         return People()
     wanted = desired.levels_by_person()
     above = (

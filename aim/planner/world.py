@@ -86,4 +86,4 @@ class World:
     @property
     def recovering(self) -> bool:
         """A fresh database met markers of ours, now or earlier: nothing destructive is done."""
-        return self.recorded.recovery_since is not None or (self.recorded.fresh and bool(self.observed.rooms))
+        return self.recorded.recovery_since is not None or (self.recorded.fresh and self.observed.has_rooms)

@@ -86,6 +86,16 @@ class HomeserverWriter(Protocol):
         difference."""
         ...
 
+    async def invite_agent(self, room_id: str, mxid: str) -> None:
+        """Asks the bot of another server in; tried once and not for long, as that server may be away. Done
+        too if it is already in or invited."""
+        ...
+
+    async def accept(self, room_id: str, inviter: str) -> None:
+        """The bot itself joins where this user of another server has asked it in, and leaves at once, with
+        HomeserverRefused, what turns out not to be made by their `aim`."""
+        ...
+
     async def take_control(self, room_id: str, acting_as: str | None, *, invites: bool) -> None:
         """Acting as this user lets the bot in (with `invites`) and gives it level 100; each step only if it
         is not so already. With None the bot joins by itself."""

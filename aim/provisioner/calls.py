@@ -6,22 +6,27 @@ from typing import assert_never
 
 from aim.planner.actions import (
     AbandonSpace,
+    Accept,
     AddChild,
     AnyRoomAction,
     CreateRoom,
     Invite,
+    InviteAgent,
     Join,
     Kick,
     ReleaseRoom,
     RemoveChild,
+    SetExpectations,
     SetPowerLevel,
     SetRoomState,
     TakeControl,
 )
+from aim.planner.agents import expectations_at
 from aim.planner.guards import counted_as
 from aim.provisioner.state import child_content, marker_content, parent_content, with_room_ids
 from aim.provisioner.tools import Job
 from aim.provisioner.work import SkippedError
+from aim.world.federation import EXPECTATIONS_TYPE
 from aim.world.recorded import RecordedRoom
 from aim.world.rooms import MARKER_TYPE
 
@@ -47,6 +52,8 @@ class Calls:
         match action:
             case Invite(person=person, acting_as=acting_as):
                 await writer.invite(self._room_id, person, acting_as=acting_as)
+            case Accept(inviter=inviter):
+                await writer.accept(self._room_id, inviter)
             case Join():
                 await self._join(action)
             case Kick():
@@ -59,11 +66,26 @@ class Calls:
 
     async def _on_room(
         self,
-        action: CreateRoom | TakeControl | SetRoomState | AddChild | RemoveChild | ReleaseRoom | AbandonSpace,
+        action: CreateRoom
+        | TakeControl
+        | SetRoomState
+        | SetExpectations
+        | InviteAgent
+        | AddChild
+        | RemoveChild
+        | ReleaseRoom
+        | AbandonSpace,
     ) -> None:
         match action:
             case SetRoomState():
                 await self._put_state(action)
+            case SetExpectations():
+                content = expectations_at(action, self._job.tools.now()).content
+                await self._job.tools.writer.put_state(
+                    self._room_id, EXPECTATIONS_TYPE, self._job.tools.bot, content
+                )
+            case InviteAgent(agent=agent):
+                await self._job.tools.writer.invite_agent(self._room_id, agent)
             case AddChild():
                 await self._add_child(action)
             case RemoveChild():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from aim.directory.roster import NOBODY, People
 from aim.world.accounts import KnownAccounts
+from aim.world.federation import Expectations, Origin
 
 MARKER_TYPE = "aim.managed"
 """Key of our marker in the `m.room.create` content of rooms that we make, and, in rooms that we took over,
@@ -93,6 +94,8 @@ class Room:
     """Who left, declined an invite or withdrew a knock themselves → `origin_server_ts`, milliseconds."""
     foreign: frozenset[str] = frozenset()
     """MXIDs of users of other servers who are joined or invited: never touched."""
+    foreign_invited: frozenset[str] = frozenset()
+    """Those of `foreign` who are only invited."""
     power_levels: PowerLevels = field(default_factory=PowerLevels)
     children: Mapping[str, Child] = field(default_factory=dict)
     """By room id; only children with a non-empty `via` (Client-Server API, m.space.child)."""
@@ -105,6 +108,11 @@ class Room:
     state: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Content of the state events with an empty key that a configuration can set: m.room.name,
     m.room.topic, m.room.avatar, m.room.join_rules, m.room.history_visibility, m.room.encryption."""
+    origin: Origin | None = None
+    """The `aim` of another server that made it: there we look after our own people, and nothing else."""
+    expectations: Expectations | None = None
+    """What whoever made the room expects of others in it; None if they say nothing, or nothing that can be
+    understood."""
 
     @property
     def key(self) -> str:
@@ -117,7 +125,8 @@ class Observed:
     """How the homeserver is."""
 
     rooms: Mapping[str, Room]
-    """Our stable key → the room. If two rooms carry one key, the recorded or else the oldest one."""
+    """Our stable key → the room. If two rooms carry one key, the recorded or else the oldest one. By their
+    room ids also those that the `aim` of another server made and let us into, or asked us into."""
     accounts: People
     """Local users who have an account that can take an invite."""
     duplicates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -139,6 +148,16 @@ class Observed:
     """Alias → room id, of those that `spaces[].room` names and that exist."""
     known_accounts: KnownAccounts | None = None
     """What is known of people's accounts; None where the configuration asks for nothing of them."""
+
+    @property
+    def has_rooms(self) -> bool:
+        """Whether there is any room that we made, took over or came into; to be asked in is not enough."""
+        return any(room.origin is None or room.bot != "invite" for room in self.rooms.values())
+
+    @property
+    def federated(self) -> Mapping[str, Room]:
+        """Room id → those of `rooms` that the `aim` of another server made."""
+        return {room.room_id: room for room in self.rooms.values() if room.origin is not None}
 
     def mxid(self, localpart: str) -> str:
         """The full Matrix user id of somebody of our homeserver."""

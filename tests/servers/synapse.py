@@ -4,7 +4,7 @@
 It shares its Synapse with other tests (0 s); the accounts are common to them, so a test that wants somebody
 *not* to have an account takes a localpart that no other test uses. `new_synapse` makes a
 Synapse of one's own (2.3 s, of which 2 are imports: a prepared database would save nothing), to be stopped,
-killed and started at will.
+killed and started at will. `federation` gives two homeservers that federate with each other.
 
 People act through the actor's token (`?user_id=`): nobody has to log in, and no rate limit applies.
 """
@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +29,15 @@ import pytest
 
 from aim.demo.homeserver import DemoSynapse
 from aim.errors import HomeserverRefused
+from tests.servers.certificates import Certificate, Certificates
 
 SERVER_NAME = "example.test"
 ADMIN = "root"
 TENANTS = 16
 """Appservices of a shared Synapse, one for each test that asks; when all are used up, another Synapse is
 started. Each costs every event that anybody sends 0.2 ms: 200 would make invites half as fast."""
+PAIRS = 20
+"""The same for two Synapses that federate."""
 _AT_ONCE = 16
 
 Json = dict[str, Any]
@@ -372,21 +375,110 @@ class SharedSynapses:
     async def _start(self) -> DemoSynapse:
         await self.stop()
         directory = self._directories.mktemp("shared-synapse")
-        first = make_appservice("aim-0", "aim-0", port=self._port())
-        files = write_registrations(directory, first, SERVER_NAME)
-        self._unused = [first]
-        # One actor can act for all: it may act as anybody.
-        for name in (f"aim-{number}" for number in range(1, TENANTS)):
-            made = make_appservice(name, name, first.actor_token, self._port())
-            self._unused.append(made)
-            files.append(_write_registration(directory, name, made.url, made, []))
-        server = DemoSynapse(directory / "data", SERVER_NAME, files)
+        names = [f"aim-{number}" for number in range(TENANTS)]
+        self._unused = list(_tenants(names, pushing=self._pushing))
+        server = DemoSynapse(directory / "data", SERVER_NAME, _register(directory, self._unused, SERVER_NAME))
         await server.start()
         self._admin_token = await server.register(ADMIN, secrets.token_hex(8), admin=True)
         return server
 
-    def _port(self) -> int | None:
-        return _quiet_port() if self._pushing else None
+
+def _tenants(names: Sequence[str], *, pushing: bool) -> Iterator[Appservice]:
+    """Appservices with these names, for one homeserver. One actor acts for all: it may act as anybody."""
+    actor_token = secrets.token_hex(16)
+    for name in names:
+        yield make_appservice(name, name, actor_token, _quiet_port() if pushing else None)
+
+
+def _register(directory: Path, appservices: Sequence[Appservice], server_name: str) -> list[Path]:
+    """The registration files of those who share an actor: each one's listener, and the actor."""
+    first, *others = appservices
+    listeners = (_write_registration(directory, other.id, other.url, other, []) for other in others)
+    return [*write_registrations(directory, first, server_name), *listeners]
+
+
+class FederatingSynapse(DemoSynapse):
+    """A Synapse that others on this machine reach, by TLS at the port that its server name has."""
+
+    def __init__(
+        self, directory: Path, federation_port: int, certificate: Certificate, ca: Path, files: Sequence[Path]
+    ) -> None:
+        """`certificate` is for `localhost`, `ca` is what this server trusts, `files` are registrations."""
+        super().__init__(directory, f"localhost:{federation_port}", files)
+        self._federation_port = federation_port
+        self._certificate = certificate
+        self._ca = ca
+
+    def _config(self) -> dict[str, object]:
+        config = super()._config()
+        listener = {
+            "port": self._federation_port,
+            "type": "http",
+            "tls": True,
+            "bind_addresses": ["127.0.0.1"],
+            "resources": [{"names": ["federation"], "compress": False}],
+        }
+        return config | {
+            "listeners": [*cast(list[Json], config["listeners"]), listener],
+            "tls_certificate_path": str(self._certificate.cert),
+            "tls_private_key_path": str(self._certificate.key),
+            "federation_custom_ca_list": [str(self._ca)],
+            "federation_domain_whitelist": None,
+            "ip_range_blacklist": [],
+            "federation_ip_range_blacklist": [],
+            # A server that is away is given up soon, and tried again soon: Synapse takes minutes for both.
+            "federation": {
+                "client_timeout": 5_000,
+                "max_short_retries": 1,
+                "max_short_retry_delay": 100,
+                "max_long_retries": 1,
+                "max_long_retry_delay": 500,
+                "destination_min_retry_interval": 500,
+                "destination_max_retry_interval": 1_000,
+            },
+        }
+
+
+Pair = tuple[Homeserver, Homeserver]
+
+
+class FederatedSynapses:
+    """Two Synapses, and for each that asks an appservice on both, of the same name, that nobody has used."""
+
+    def __init__(
+        self, directories: pytest.TempPathFactory, session: aiohttp.ClientSession, certificates: Certificates
+    ) -> None:
+        self._directories = directories
+        self._session = session
+        self._certificates = certificates
+        self._servers: list[FederatingSynapse] = []
+        self._unused: list[Pair] = []
+
+    async def take(self) -> Pair:
+        """Two homeservers that federate. Who stops one of them starts it again."""
+        if not self._unused:
+            await self.stop()
+            both = await asyncio.gather(self._start(), self._start())
+            self._unused = list(zip(*both, strict=True))
+        return self._unused.pop(0)
+
+    async def stop(self) -> None:
+        servers, self._servers = self._servers, []
+        await asyncio.gather(*(server.stop() for server in servers))
+
+    async def _start(self) -> list[Homeserver]:
+        directory = self._directories.mktemp("federating-synapse")
+        port = _quiet_port()
+        # The name that the specification's example has, and more like it.
+        names = ["groupsync", *(f"groupsync-{number}" for number in range(1, PAIRS))]
+        appservices = list(_tenants(names, pushing=True))
+        files = _register(directory, appservices, f"localhost:{port}")
+        certificate = self._certificates.server("localhost")
+        server = FederatingSynapse(directory / "data", port, certificate, self._certificates.ca, files)
+        self._servers.append(server)
+        await server.start()
+        token = await server.register(ADMIN, secrets.token_hex(8), admin=True)
+        return [await _open(server, appservice, self._session, token) for appservice in appservices]
 
 
 @pytest.fixture(scope="session")
@@ -407,6 +499,24 @@ async def pushing_synapses(
     shared = SharedSynapses(tmp_path_factory, http_session, pushing=True)
     yield shared
     await shared.stop()
+
+
+@pytest.fixture(scope="session")
+async def federated_synapses(
+    tmp_path_factory: pytest.TempPathFactory,
+    http_session: aiohttp.ClientSession,
+    certificates: Certificates,
+) -> AsyncIterator[FederatedSynapses]:
+    """Where `federation` comes from: two Synapses, started when a test asks for the first time."""
+    federated = FederatedSynapses(tmp_path_factory, http_session, certificates)
+    yield federated
+    await federated.stop()
+
+
+@pytest.fixture
+async def federation(federated_synapses: FederatedSynapses) -> Pair:
+    """Two homeservers that federate, for appservices that nobody has used yet."""
+    return await federated_synapses.take()
 
 
 @pytest.fixture

@@ -166,6 +166,12 @@ class FakeWriter:
         self.homeserver.take_control(room_id, acting_as, invites=invites)
         await self._line.give(call)
 
+    async def invite_agent(self, room_id: str, mxid: str) -> None:
+        raise AssertionError("no room is shared with other servers")
+
+    async def accept(self, room_id: str, inviter: str) -> None:
+        raise AssertionError("nobody of another server asks the bot in")
+
     async def put_state(
         self,
         room_id: str,

@@ -211,6 +211,22 @@ class Server:
             }
         )
 
+    def invite_from(self, room_id: str, sender: str, *told: Json) -> Json:
+        """The bot is invited into a room of another server, whose bot tells this of it."""
+        self._events += 1
+        member: Json = {
+            "room_id": room_id,
+            "type": "m.room.member",
+            "state_key": HOME.bot,
+            "sender": sender,
+            "content": {"membership": "invite"},
+            "event_id": f"${self._events}",
+            "origin_server_ts": 1000 + self._events,
+        }
+        event: Json = {**member, "unsigned": {"invite_room_state": list(told)}}
+        self.queue.append(event)
+        return event
+
     async def deliver(self, *, txn_id: str | None = None) -> None:
         """One transaction of everything that waits."""
         assert self.mirror is not None
@@ -309,22 +325,26 @@ class Server:
 class Setting:
     """A mirror, its store and its homeserver."""
 
-    def __init__(self, server: Server | None = None, store: FakeMirrorStore | None = None) -> None:
+    def __init__(
+        self, server: Server | None = None, store: FakeMirrorStore | None = None, home: Home = HOME
+    ) -> None:
         self.server = server or Server()
         self.store = store or FakeMirrorStore()
         self.roster = Roster()
         self.now = NOW
         self.changed: list[set[str]] = []
         self.differences: list[tuple[str, int]] = []
+        self.ignored: list[tuple[str, str]] = []
         self.mirror = Mirror(
             self.server,
-            HOME,
+            home,
             self.roster,
             self.store,
             Accounts(ReadTransport(self.server.get), HOME.server_name),
             now=lambda: self.now,
             hooks=Hooks(
                 on_change=lambda rooms: self.changed.append(set(rooms)),
+                on_ignored=lambda inviter, why: self.ignored.append((inviter, str(why))),
                 on_difference=lambda *found: self.differences.append(found),
             ),
         )

@@ -320,12 +320,14 @@ def test_what_is_built_gives_no_warning(tmp_path: Path) -> None:
         + LDIF
         + SPACE
         + "  groups: {externalId: '', powerLevel: 50}\n"
+        + "  federatedGroups: {externalId: '', agent: '@b:o.org'}\n"
         + (
             "provisioner:\n  default_rooms: [{id: r}]\n  allowed_users: [a]\n  invite_to_public_rooms: true\n"
             "  invite_before_first_login: true\n  enforce_names: true\n  parallelism: 2\n"
             "  guards: {kicks: {}, demotions: {}, locks: {}, erasures: {}, releases: {},"
             " abandoned_spaces: {}}\n"
             "  gc: {enabled: true}\n"
+            "  federation: {federates_with: '@b:o.org', max_power_level: 40, grace: 2h, kick_foreign: true}\n"
             "user_provisioner:\n"
             "  deprovisioning: {enabled: true, soft_delete_period: 1d, include_admins: true}\n"
             "mailer: {from: a@b.c, transport: {host: h}}\n"
@@ -337,8 +339,6 @@ def test_what_is_built_gives_no_warning(tmp_path: Path) -> None:
 
 IDLE = {
     "source.attributes.avatar": f"{LDAP}  attributes: {{avatar: jpegPhoto}}\n",
-    "spaces[].federatedGroups": SPACE + "  subspaces: {id: b, name: B, federated_groups: []}\n",
-    "provisioner.federation": "provisioner: {federates_with: []}\n",
     "group_power_level": "group_power_level: {cn=mods: 50}\n",
     "telemetry": "telemetry: {instance_id: a}\n",
 }

@@ -87,6 +87,7 @@ def test_a_room() -> None:
         knocking=roster.people(["cem"]),
         banned=roster.people(["dan"]),
         foreign=frozenset({"@fay:example.com", "@gus:example.com:8448"}),
+        foreign_invited=frozenset({"@gus:example.com:8448"}),
         state={"m.room.name": {"name": "Engineering"}},
     )
     assert roster.find("aim") is None

@@ -27,6 +27,7 @@ from aim.planner.actions import (
     CreateSpace,
     EraseAccount,
     Invite,
+    InviteAgent,
     Join,
     Kick,
     LockAccount,
@@ -36,6 +37,7 @@ from aim.planner.actions import (
     RemoveChild,
     SetDisplayName,
     SetEmails,
+    SetExpectations,
     SetPowerLevel,
     SetRoomState,
     TakeControl,
@@ -671,8 +673,8 @@ def _carry_out(action: AnyAction, ids: Mapping[str, str], homeserver: ModelHomes
             homeserver.put_state(room_id, CHILD, child_id, {})
         case TakeControl() | ReleaseRoom() | AbandonSpace():
             _change_hands(action, room_id, homeserver)
-        case CreateRoom():
-            raise AssertionError("rooms are made first")
+        case CreateRoom() | SetExpectations() | InviteAgent():
+            raise AssertionError("rooms are made first, and shared with nobody: see `federating`")
 
 
 def _change_hands(

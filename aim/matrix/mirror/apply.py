@@ -19,8 +19,6 @@ from aim.matrix.parse import Home
 from aim.ports import MemberKind, MirroredRoom, Stamp, StateKey, StoredEvent, StoredMember, StoredMembers
 from aim.world.rooms import Room
 
-_PRESENT = frozenset({"join", "invite"})
-
 
 class Members:
     """Who is in a room, invited, knocking or banned, and who left by themselves."""
@@ -33,7 +31,12 @@ class Members:
         self.bot: str | None = None
         self.sets = {"join": BitMap(), "invite": BitMap(), "knock": BitMap(), "ban": BitMap()}
         self.left: dict[int, int] = {}
-        self.foreign: set[str] = set()
+        self.foreign: dict[str, set[str]] = {"join": set(), "invite": set()}
+        """Users of other servers."""
+
+    @property
+    def has_foreign(self) -> bool:
+        return any(self.foreign.values())
 
     def put(self, user_id: str, membership: str, *, own: bool, sent: int) -> None:
         """This is their membership now; "" for none."""
@@ -41,9 +44,10 @@ class Members:
         if user_id == self._home.bot:
             self.bot = membership or None
         elif parts is None or parts[1] != self._home.server_name:
-            self.foreign.discard(user_id)
-            if membership in _PRESENT:
-                self.foreign.add(user_id)
+            for others in self.foreign.values():
+                others.discard(user_id)
+            if membership in self.foreign:
+                self.foreign[membership].add(user_id)
         else:
             self._put_local(self._roster.number(parts[0]), membership, sent if own else None)
 
@@ -81,8 +85,8 @@ class Members:
         if group.kind is MemberKind.BOT:
             self.bot = group.membership or None
         elif group.kind is MemberKind.FOREIGN:
-            if group.membership in _PRESENT:
-                self.foreign.update(group.names)
+            if group.membership in self.foreign:
+                self.foreign[group.membership].update(group.names)
         elif group.membership in self.sets:
             self.sets[group.membership].update(self._roster.people(group.names))
         elif group.membership == "leave":
@@ -98,7 +102,8 @@ class Members:
             knocking=People(self.sets["knock"]),
             banned=People(self.sets["ban"]),
             left=dict(self.left),
-            foreign=frozenset(self.foreign),
+            foreign=frozenset(self.foreign["join"] | self.foreign["invite"]),
+            foreign_invited=frozenset(self.foreign["invite"]),
         )
 
 
@@ -146,6 +151,17 @@ class RoomCopy:
         """True if it carries our marker."""
         described = self._describe()
         return described is not None and described.marker is not None
+
+    @property
+    def is_federated(self) -> bool:
+        """True if the `aim` of another server made it."""
+        described = self._describe()
+        return described is not None and described.origin is not None
+
+    @property
+    def is_invitation(self) -> bool:
+        """True for a room of another server that the bot is only asked into: it can't be read."""
+        return self.members.bot == "invite" and not self.condition.stale and self.is_federated
 
     @property
     def state(self) -> Sequence[StoredEvent]:

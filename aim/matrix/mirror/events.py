@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from aim.matrix import mxid
 from aim.matrix.parse import CONFIGURABLE, Home, mapping
 from aim.ports import Stamp, StateKey, StoredEvent, StoredMember
+from aim.world.federation import EXPECTATIONS_TYPE
 from aim.world.rooms import MARKER_TYPE
 
 CREATE, MEMBER, REDACTION = "m.room.create", "m.room.member", "m.room.redaction"
@@ -47,6 +48,9 @@ def is_kept(kind: object, state_key: object, home: Home) -> bool:
         return False
     if kind == MEMBER or kind in BY_ROOM:
         return True
+    if kind == EXPECTATIONS_TYPE:
+        # Of others, who may set as many as they are, none has a meaning.
+        return state_key == home.bot or state_key in home.peers
     return state_key == "" if kind in SINGLE else kind == MARKER_TYPE and state_key == home.bot
 
 

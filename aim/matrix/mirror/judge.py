@@ -82,11 +82,17 @@ class Judge:
         self._record = record
         self._now = now
         self._draft = _Draft()
+        self.early: set[StateKey] = set()
+        """Invites of our people by users of other servers: told before they are in the state."""
 
     def judge(self, sifted: Sifted) -> MirrorChanges:
         """What the transaction changes; that the counter came back is a change, too."""
         draft = self._draft
         draft.rooms.update({room_id: MirroredRoom(verified_at=self._now) for room_id in sifted.born})
+        for invited in sifted.invites.values():
+            if invited.rows:
+                draft.rooms[invited.room_id] = MirroredRoom(verified_at=self._now)
+                draft.rows.update({row.key: row for row in invited.rows})
         draft.rooms.update({room_id: MirroredRoom(stale=True) for room_id in sifted.entered})
         for event in sifted.events:
             if not self._is_stale(event.key.room_id):
@@ -111,14 +117,26 @@ class Judge:
 
     def _take(self, event: StateEvent) -> None:
         key, draft = event.key, self._draft
+        copy = self._copies.get(key.room_id)
+        if copy is not None and copy.is_invitation:
+            # From outside nothing can be read; what comes of the invite itself is told to us alone.
+            if key.type == MEMBER and key.state_key == self._home.bot:
+                self._follow(event)
+            return
         agreed_on = not self._is_federated(event) and key not in self._doubts and key not in draft.doubts
         match verdict(event, self._held(key), agreed_on=agreed_on):
             case Verdict.DOUBTED:
                 draft.doubts.add(key)
+                if self._is_early(event):
+                    self.early.add(key)
             case Verdict.BELIEVED:
                 self._follow(event)
             case Verdict.KNOWN:
                 pass
+
+    def _is_early(self, event: StateEvent) -> bool:
+        is_invite = isinstance(event.row, StoredMember) and event.row.membership == "invite"
+        return is_invite and self._is_foreign(event.sender) and not self._is_foreign(event.key.state_key)
 
     def _held(self, key: StateKey) -> Stamp | None:
         row = self._draft.rows.get(key)
@@ -160,7 +178,7 @@ class Judge:
         return (
             room_id in self._draft.federated
             or self._is_foreign(event.sender)
-            or (copy is not None and bool(copy.members.foreign))
+            or (copy is not None and copy.members.has_foreign)
         )
 
     def _is_foreign(self, user_id: str) -> bool:

@@ -110,8 +110,9 @@ class Memory:
         """Makes all rooms stale, and out of date what is being read of them. That is not recorded here: that
         they are not `complete` is to be, before."""
         for copy in self.copies.values():
-            copy.condition = replace(copy.condition, stale=True)
-            copy.changes += 1
+            if not copy.is_invitation:
+                copy.condition = replace(copy.condition, stale=True)
+                copy.changes += 1
 
     def doubts_of(self, room_id: str) -> set[StateKey]:
         """What of that room is in doubt."""

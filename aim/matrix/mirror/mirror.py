@@ -9,8 +9,10 @@ through the stream: until then whoever observes gets everything read anew, which
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -20,6 +22,7 @@ from aim.matrix.accounts import Accounts
 from aim.matrix.assemble import assemble
 from aim.matrix.mirror.around import Around
 from aim.matrix.mirror.events import MEMBER
+from aim.matrix.mirror.invited import Ignored, within_bounds
 from aim.matrix.mirror.judge import Judge
 from aim.matrix.mirror.keeper import Keeper, OnChange
 from aim.matrix.mirror.memory import Memory
@@ -32,13 +35,15 @@ from aim.matrix.parse import Home
 from aim.matrix.rooms import RoomVersions
 from aim.matrix.transport import PARALLELISM
 from aim.matrix.unmanaged import Unmanaged
-from aim.ports import MirrorFacts, MirrorStore
+from aim.ports import MirrorChanges, MirrorFacts, MirrorStore, StateKey
 from aim.world.rooms import Observed
 
 log = logging.getLogger("aim.mirror")
 
 BARRIER_TIMEOUT = 60.0
 """Seconds: what a homeserver has to send after a busy hour takes its time."""
+ASK_AGAIN = (1.0, 4.0)
+"""Seconds before each further look at an invite that was told before it was there."""
 FENCE_EVERY = timedelta(minutes=1)
 """How old what we were told may get before the counter tells of it."""
 
@@ -63,6 +68,8 @@ class Hooks:
     """Localpart → display name, as members of our rooms show it now."""
     on_old_database: Callable[[], Awaitable[None]] = _nothing
     """The database is older than the homeserver. May raise StoreError."""
+    on_ignored: Callable[[str, Ignored], None] = _nobody
+    """Told who of another server invited the bot, and why that is ignored."""
     on_difference: OnDifference = _nobody
     """A room that was not as its events had told, and in how many keys."""
 
@@ -105,6 +112,8 @@ class Mirror:
         self._versions = RoomVersions(transport)
         self._control_rooms: set[str] = set()
         self._on_names = hooks.on_names
+        self._on_ignored = hooks.on_ignored
+        self._asking: set[asyncio.Task[None]] = set()
         self._begun = False
         self._current = False
         self._fenced_at = now()
@@ -135,6 +144,8 @@ class Mirror:
         memory = self._memory
         sifted = Sift(self._home, memory.copies, memory.facts.control_room, self._control_rooms).take(events)
         self._control_rooms |= sifted.control_rooms
+        if sifted.invites:
+            self._judge_invites(sifted)
         if sifted.malformed:
             log.warning("%d events of a transaction can't be understood and are skipped", sifted.malformed)
         if not sifted:
@@ -146,7 +157,8 @@ class Mirror:
         record = await self._keeper.compare(transaction[0], members, redacted)
         if record.digest == transaction[1]:
             return
-        changes = Judge(self._home, memory.copies, memory.doubts, record, self._keeper.now()).judge(sifted)
+        judge = Judge(self._home, memory.copies, memory.doubts, record, self._keeper.now())
+        changes = judge.judge(sifted)
         self._moved = self._moved or bool(changes)
         facts = MirrorFacts(counter_seen=sifted.counter)
         try:
@@ -157,6 +169,26 @@ class Mirror:
                 self._stream.came_back()
             if sifted.names:
                 self._on_names(sifted.names)
+        if judge.early:
+            task = asyncio.create_task(self._ask_again(judge.early))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask_again(self, keys: Collection[StateKey]) -> None:
+        """An invite over federation comes twice, and is told when it is not in the room's state yet."""
+        for pause in ASK_AGAIN:
+            await asyncio.sleep(pause)
+            async with self._keeper.turn:
+                known = {key for key in keys if key.room_id in self._memory.copies}
+                with suppress(StoreError):
+                    await self._keeper.record(MirrorChanges(doubts=known))
+
+    def _judge_invites(self, sifted: Sifted) -> None:
+        """Keeps those that are of concern, and tells of the others."""
+        for one in within_bounds(sifted.invites.values(), self._memory.rooms(), self._home):
+            sifted.invites[one.room_id] = one
+            if one.ignored is not None:
+                self._on_ignored(one.inviter, one.ignored)
 
     def _count(self, sifted: Sifted) -> None:
         """What is being read at the moment is out of date."""
@@ -227,6 +259,8 @@ class Mirror:
         Of a room that is not mirrored no event tells what we did: the next look around looks anew.
         """
         copy = self._memory.copies.get(room_id)
+        if copy is not None and copy.is_invitation:
+            return
         if copy is not None:
             self._memory.due.add(room_id)
             # Not by an answer that is under way just now.
@@ -249,7 +283,8 @@ class Mirror:
         if self._current and self._moved and self._keeper.now() - self._fenced_at >= FENCE_EVERY:
             # An older database is told by the number: it has to grow with what we were told.
             await self.barrier()
-        copies = [copy for copy in self._memory.copies.values() if not copy.condition.stale]
+        known = self._memory.copies.values()
+        copies = [copy for copy in known if not (copy.condition.stale or copy.is_invitation)]
         ready = [copy for copy in copies if self._reading.may_try(copy.room_id)]
         oldest = min(ready, key=lambda copy: _age(self._reading.tried_at(copy)), default=None)
         if oldest is None:
@@ -272,10 +307,10 @@ class Mirror:
         await self._keeper.forget(localpart)
 
     def key_of(self, room_id: str) -> str | None:
-        """Our key of a managed room, or None."""
+        """Our key of a managed room, or of one of another server's `aim`; else None."""
         copy = self._memory.copies.get(room_id)
         room = copy.room() if copy is not None else None
-        return room.key if room is not None and room.marker is not None else None
+        return room.key if room is not None and (room.marker or room.origin) is not None else None
 
     # -- what it tells ---------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from mautrix.api import Path
@@ -248,7 +248,10 @@ class Reading:
         for room_id in await joined(self._transport):
             if room_id != self._memory.facts.control_room:
                 # Before it is read: from now on its events are seen.
-                self._memory.copy_of(room_id)
+                copy = self._memory.copy_of(room_id)
+                if copy.is_invitation:
+                    # We are in by now, and were not told.
+                    copy.condition = replace(copy.condition, stale=True)
 
     def _gather_doubts(self) -> None:
         doubted: dict[str, int] = {}
@@ -319,7 +322,7 @@ class Reading:
         room_id = copy.room_id
         if (error.status, error.errcode) not in {OUT, ABSENT}:
             raise unconvincing(error)
-        ours = copy.is_managed or room_id in self.recorded
+        ours = copy.is_managed or copy.is_federated or room_id in self.recorded
         if ours and room_id in await joined(self._transport):
             # What we manage is not given up because of one answer.
             raise unconvincing(error)
@@ -363,7 +366,7 @@ class Reading:
         for row in rows.values():
             if isinstance(row, StoredEvent):
                 fresh.put(row)
-        return fresh.is_managed
+        return fresh.is_managed or fresh.is_federated
 
     async def _settle(self, copy: RoomCopy, comparison: _Comparison, changes: int) -> None:
         room_id = copy.room_id

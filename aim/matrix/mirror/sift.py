@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from aim.matrix import mxid
 from aim.matrix.mirror.events import CREATE, MEMBER, REDACTION, StateEvent, is_plain, redacted, understood
+from aim.matrix.mirror.invited import Invitation, invitation, is_about_us
 from aim.matrix.parse import Home, mapping, marker, membership_of, taken_over_marker
 from aim.world.rooms import MARKER_TYPE
 
@@ -33,6 +34,8 @@ class Sifted:
     """Rooms of ours whose create event is among the events."""
     entered: set[str] = field(default_factory=set)
     """Rooms that we know nothing of, which the bot has joined or taken over."""
+    invites: dict[str, Invitation] = field(default_factory=dict)
+    """Room id → the invite of the bot by somebody of another server, into a room that we know nothing of."""
     control_rooms: set[str] = field(default_factory=set)
     """Rooms that our bot made for the counter."""
     names: dict[str, str | None] = field(default_factory=dict)
@@ -44,7 +47,8 @@ class Sifted:
 
     def __bool__(self) -> bool:
         """False if nothing of it concerns us."""
-        return bool(self.events or self.redactions or self.entered or self.counter)
+        invited = any(one.rows for one in self.invites.values())
+        return bool(self.events or self.redactions or self.entered or self.counter or invited)
 
     def rooms(self) -> set[str]:
         """Ids of the rooms that it tells something of."""
@@ -127,6 +131,12 @@ class Sift:
 
     def _of_a_stranger(self, room_id: str, event: Event, sifted: Sifted) -> None:
         kind = event.get("type")
+        if is_about_us(event, self._home):
+            # Whatever came before in the same transaction, this is how it is now.
+            sifted.invites.pop(room_id, None)
+            invited = invitation(room_id, event, self._home)
+            if invited is not None:
+                sifted.invites[room_id] = invited
         if kind == CREATE and marker(event, self._home) is not None:
             found = understood(room_id, event, self._home)
             if found is not None:
