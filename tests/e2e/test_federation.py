@@ -66,6 +66,7 @@ async def test_dallas_and_berlin(cities: Cities) -> None:
     assert dallas.bot not in space.levels["users"], "who made the room stands above all levels"
 
 
+@pytest.mark.long
 async def test_berlin_may_start_first_or_last(cities: Cities) -> None:
     """An invite that came while Berlin's daemon was away, and one that comes while Dallas's is."""
     dallas, berlin = cities.both
@@ -127,6 +128,7 @@ async def test_changes_on_either_side_converge(cities: Cities) -> None:
         await cities.settles()
 
 
+@pytest.mark.long
 async def test_levels_set_on_both_sides_at_once_come_out_right(cities: Cities) -> None:
     """State resolution drops one of two writes, and says so to one side only."""
     dallas, berlin = cities.both
@@ -141,6 +143,7 @@ async def test_levels_set_on_both_sides_at_once_come_out_right(cities: Cities) -
         await cities.settles()
 
 
+@pytest.mark.long
 async def test_a_group_that_is_not_federated_any_more_takes_its_people_along(cities: Cities) -> None:
     dallas, berlin = cities.both
     async with cities.running():
@@ -155,6 +158,7 @@ async def test_a_group_that_is_not_federated_any_more_takes_its_people_along(cit
         await cities.assert_untouched(space.room_id)
 
 
+@pytest.mark.long
 async def test_an_agent_that_is_not_configured_any_more_leaves_with_its_people(cities: Cities) -> None:
     dallas, berlin = cities.both
     async with cities.running():
@@ -176,6 +180,7 @@ async def test_an_agent_that_is_not_configured_any_more_leaves_with_its_people(c
         await cities.settles(patience=2 * MOMENT)
 
 
+@pytest.mark.long
 async def test_a_peer_that_does_not_leave_is_removed_after_the_grace(cities: Cities) -> None:
     dallas, berlin = cities.both
     async with cities.running():
@@ -188,6 +193,7 @@ async def test_a_peer_that_does_not_leave_is_removed_after_the_grace(cities: Cit
         assert (await cities.look(dallas)).members() == dallas.people | {dallas.bot}
 
 
+@pytest.mark.long
 async def test_who_takes_a_peer_off_the_list_leaves_its_spaces(cities: Cities) -> None:
     dallas, berlin = cities.both
     async with cities.running():
@@ -227,6 +233,7 @@ async def test_an_invite_of_somebody_who_is_not_on_the_list_is_ignored(cities: C
         assert berlin.bot in (await dallas.stage.look(room_id)).members("invite")
 
 
+@pytest.mark.long
 async def test_a_room_that_the_peer_did_not_make_is_ignored(cities: Cities) -> None:
     """An invite by the bot itself, to a room of somebody else's, and to one of its own without our marker."""
     dallas, berlin = cities.both
@@ -249,6 +256,7 @@ async def test_a_room_that_the_peer_did_not_make_is_ignored(cities: Cities) -> N
         await cities.assert_shared()
 
 
+@pytest.mark.long
 async def test_more_than_the_ceiling_is_capped_and_told_to_the_own_admin(cities: Cities) -> None:
     """Also what is unknown: that is nothing that Dallas learns."""
     dallas, berlin = cities.both
@@ -267,6 +275,7 @@ async def test_more_than_the_ceiling_is_capped_and_told_to_the_own_admin(cities:
         assert management("atlantis") not in problems
 
 
+@pytest.mark.long
 async def test_a_redacted_expectation_sends_nobody_away(cities: Cities) -> None:
     """Whoever may redact can empty the event: Dallas writes it again, and until then nothing is done."""
     dallas, berlin = cities.both
@@ -288,6 +297,7 @@ async def test_a_redacted_expectation_sends_nobody_away(cities: Cities) -> None:
         await cities.settles()
 
 
+@pytest.mark.long
 async def test_berlin_s_homeserver_is_down_for_a_while(cities: Cities) -> None:
     """When it is invited, and later: Dallas goes on, there is no storm, and it comes right by itself."""
     dallas, berlin = cities.both
@@ -320,6 +330,7 @@ async def _away_and_back(cities: Cities, daemon: Command) -> None:
     await cities.settles(patience=3 * MOMENT)
 
 
+@pytest.mark.long
 async def test_default_rooms_are_made_by_dallas_and_joined_by_both(cities: Cities) -> None:
     dallas, berlin = cities.both
     general = {"id": "general", "properties": {"name": "General", "suggested": True}}
@@ -331,6 +342,7 @@ async def test_default_rooms_are_made_by_dallas_and_joined_by_both(cities: Citie
         await cities.assert_untouched(await cities.room_id("shared/general"))
 
 
+@pytest.mark.long
 async def test_check_tells_of_each_peer(cities: Cities) -> None:
     dallas, berlin = cities.both
     before = await dallas.stage.aim("check")

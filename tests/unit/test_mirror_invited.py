@@ -115,6 +115,29 @@ async def test_in_a_room_of_another_server_an_event_only_prompts_a_read() -> Non
     assert room.expectations.agents == {HOME.bot: ()}
 
 
+@pytest.mark.parametrize("is_read_between", [True, False])
+async def test_who_left_can_be_asked_in_again(is_read_between: bool) -> None:
+    """The homeserver shows a room that all of ours have left as it was then, whoever is asked in since."""
+    setting = await begun()
+    server = setting.server
+    server.invite_from(ROOM, PEER, created())
+    await server.deliver()
+    join(server)
+    await server.deliver()
+    await setting.observe()
+    server.member(ROOM, HOME.bot, "leave")
+    await server.deliver()
+    if is_read_between:
+        await setting.observe()
+    server.invite_from(ROOM, PEER, created())
+    await server.deliver()
+    for _ in range(2):
+        assert (await setting.observe()).federated[ROOM].bot == "invite"
+    server.member(ROOM, HOME.bot, "join")
+    await server.deliver()
+    assert (await setting.observe()).federated[ROOM].bot == "join"
+
+
 async def test_a_room_that_is_not_what_was_said_is_not_kept() -> None:
     setting = await begun()
     setting.server.invite_from(ROOM, PEER, created())

@@ -153,10 +153,15 @@ class RoomCopy:
         return described is not None and described.marker is not None
 
     @property
+    def agent(self) -> str | None:
+        """MXID of the bot of another server that made it."""
+        described = self._describe()
+        return described.origin.agent if described is not None and described.origin is not None else None
+
+    @property
     def is_federated(self) -> bool:
         """True if the `aim` of another server made it."""
-        described = self._describe()
-        return described is not None and described.origin is not None
+        return self.agent is not None
 
     @property
     def is_invitation(self) -> bool:

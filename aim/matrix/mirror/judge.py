@@ -123,6 +123,10 @@ class Judge:
             if key.type == MEMBER and key.state_key == self._home.bot:
                 self._follow(event)
             return
+        if copy is not None and self._is_asked_back(copy, event):
+            # What we could read of the room stays as it was when we left: the event alone tells of it.
+            self._follow(event)
+            return
         agreed_on = not self._is_federated(event) and key not in self._doubts and key not in draft.doubts
         match verdict(event, self._held(key), agreed_on=agreed_on):
             case Verdict.DOUBTED:
@@ -133,6 +137,14 @@ class Judge:
                 self._follow(event)
             case Verdict.KNOWN:
                 pass
+
+    def _is_asked_back(self, copy: RoomCopy, event: StateEvent) -> bool:
+        """Whether it asks the bot into a room of another server that it was in before, and is out of."""
+        is_invite = isinstance(event.row, StoredMember) and event.row.membership == "invite"
+        if not is_invite or event.key.state_key != self._home.bot:
+            return False
+        is_doubted = event.key in self._doubts or event.key in self._draft.doubts
+        return (copy.members.bot != "join" or is_doubted) and event.sender == copy.agent
 
     def _is_early(self, event: StateEvent) -> bool:
         is_invite = isinstance(event.row, StoredMember) and event.row.membership == "invite"

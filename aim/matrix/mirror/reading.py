@@ -143,14 +143,23 @@ class Reading:
         if whole:
             await self._discover()
         self._gather_doubts()
-        due = self._memory.to_read()
+        due = {room_id for room_id in self._memory.to_read() if not self._is_invitation(room_id)}
         chosen = sorted(filter(self.may_try, due if rooms is None else due.intersection(rooms)))
         differences = sum(
             await each(self._try_room, chosen, self._parallelism, self._progress if whole else None)
         )
-        keys = [key for key in self._memory.doubts if rooms is None or key.room_id in rooms]
+        keys = [
+            key
+            for key in self._memory.doubts
+            if (rooms is None or key.room_id in rooms) and not self._is_invitation(key.room_id)
+        ]
         await each(self._try_key, sorted(keys), self._parallelism)
         return differences
+
+    def _is_invitation(self, room_id: str) -> bool:
+        """Whether nothing can be read of it but how it was when we left."""
+        copy = self._memory.copies.get(room_id)
+        return copy is not None and copy.is_invitation
 
     async def verify(self, room_id: str) -> None:
         """Reads a room again that is believed, beside whatever else is read. Raises what `refresh` does."""
