@@ -182,6 +182,10 @@ class Recorder(RecordedReader, Protocol):
         """Their entry as it is in the database at this moment, or None."""
         ...
 
+    async def waits(self, localpart: str) -> bool:
+        """Whether somebody of that localpart is on the deprovisioning queue at this moment."""
+        ...
+
     async def postpone_queue(self, until: datetime) -> None:
         """Nobody on the queue is due before that: what it says is not of today."""
         ...

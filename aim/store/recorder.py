@@ -176,7 +176,6 @@ class RecorderStore(RecordedStore):
             return queued(await connection.fetch(QUERIES["load_queued"], user_id)).get(user_id)
 
     async def waits(self, localpart: str) -> bool:
-        """Whether somebody of that localpart is on the deprovisioning queue at this moment."""
         async with self._session.snapshot() as connection:
             return bool(await connection.fetchval(QUERIES["is_name_queued"], localpart))
 

@@ -177,6 +177,9 @@ class RememberingRecorder:
         # Of this moment: what is remembered may lack what a person said since.
         return await self._recorder.queued(user_id)
 
+    async def waits(self, localpart: str) -> bool:
+        return await self._recorder.waits(localpart)
+
     async def dequeue(self, user_ids: Collection[str]) -> None:
         def without_them(known: Recorded) -> Recorded:
             return replace(known, queue={id_: e for id_, e in known.queue.items() if id_ not in user_ids})

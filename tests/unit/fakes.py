@@ -389,6 +389,10 @@ class FakeRecorder:
         await self._line.take("queued", user_id)
         return self.recorded.queue.get(user_id)
 
+    async def waits(self, localpart: str) -> bool:
+        await self._line.take("waits", localpart)
+        return any(entry.localpart == localpart for entry in self.recorded.queue.values())
+
     async def dequeue(self, user_ids: Collection[str]) -> None:
         call = await self._line.take("dequeue", frozenset(user_ids))
         kept = {id_: entry for id_, entry in self.recorded.queue.items() if id_ not in user_ids}
