@@ -33,6 +33,7 @@ anybody."""
 MayCreate = Callable[[ScimResource], Awaitable[None]]
 """Raises ScimError for a user who must not be created."""
 
+_USERNAME = "source.client.attributeMapping.username"
 _OURS = frozenset({"_matrix", "transactions", "users", "rooms", "metrics", "health", "ready"})
 """First segments of what `listen` serves besides."""
 
@@ -70,6 +71,7 @@ async def serving(
 
     Raises StoreError, and ConfigError if nobody could reach it, or its `username` is no attribute.
     """
+    from aim.bridges.scim.knocking import Knocking
     from aim.bridges.scim.rights import Rights
     from aim.bridges.scim.server import ScimApplication
     from aim.bridges.scim.source import ScimSource
@@ -80,9 +82,10 @@ async def serving(
     refuse_unreachable(config, source)
     username = username_of(source)
     async with pushed(config) as store, _admins(config, source) as is_admin:
+        await settle_mapping(store, source, username)
         application = ScimApplication(
             store,
-            Rights(_grants(source), is_admin, refused),
+            Rights(_grants(source), is_admin, refused, Knocking().came),
             username,
             Hooks(
                 outcome_of=_awaited(config, outcome) if source.synchronous_provisioning else None,
@@ -114,14 +117,47 @@ def refuse_unreachable(config: Config, source: sources.ScimSource) -> None:
 
 def username_of(source: sources.ScimSource) -> Username:
     """What a user's localpart is made from. Raises ConfigError if it is no attribute."""
-    from aim.bridges.scim.resources import Username
+    from aim.bridges.scim.resources import NoUsername, Username
 
     try:
         return Username(source.client.attribute_mapping.username)
-    except ValueError as error:
-        raise ConfigError(
-            f"source.client.attributeMapping.username: {error}", "name one such as userName or externalId"
-        ) from error
+    except NoUsername as error:
+        raise ConfigError(f"{_USERNAME}: {error}", error.remedy) from error
+
+
+async def settle_mapping(store: PostgresScim, source: sources.ScimSource, username: Username) -> None:
+    """Makes the localparts of all who were pushed anew if the configuration names another attribute than
+    that which they were made from, and logs how many changed. Raises StoreError."""
+    from aim.ops import logs
+
+    wanted, before = source.client.attribute_mapping.username, await store.mapping()
+    if before == wanted:
+        return
+    changed = await store.settle_localparts(wanted, username.localpart)
+    if changed:
+        was = f", and was {before}" if before is not None else ""
+        logs.warning(
+            f"{_USERNAME} is {wanted}{was}: {changed} who were pushed have another localpart; those with an "
+            "account keep it until `aim rebind`"
+        )
+    elif before is not None:
+        logs.notice(f"{_USERNAME} is {wanted}, and was {before}: nobody's localpart changed")
+
+
+async def unapplied(config: Config) -> str | None:
+    """What is to be said if localparts were made from another attribute than the configuration names. Raises
+    StoreError."""
+    if not isinstance(config.source, sources.ScimSource):
+        return None
+    wanted = config.source.client.attribute_mapping.username
+    async with pushed(config, read_only=True) as store:
+        before = await store.mapping()
+    if before is None or before == wanted:
+        return None
+    return (
+        f"{_USERNAME} is {wanted}, but all localparts are still made from {before}: `aim run` makes them "
+        "anew when it is started"
+    )
 
 
 def new_only(registrar: Registrar, waits: Callable[[str], Awaitable[bool]]) -> MayCreate:

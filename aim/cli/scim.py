@@ -52,16 +52,17 @@ def ready(config: ConfigFile = DEFAULT_CONFIG, yes: Yes = False) -> None:
 
     from aim import errands
     from aim.cli import show
-    from aim.cli.commands import load
+    from aim.cli.commands import agrees, load
 
     loaded = load(config)
     found = asyncio.run(errands.scim_growth(loaded))
     if found.ready_since is not None:
         show.lines([f"{_told(found)}: nothing to do"])
         return
-    if not yes and not typer.confirm(
+    if not yes and not agrees(
         f"{_told(found)}. Are these all? Then whoever is missing is removed, by a running `aim run` at once; "
-        "`aim plan` shows who that is."
+        "`aim plan` shows who that is.",
+        "add --yes",
     ):
         raise typer.Exit(1)
     asyncio.run(errands.set_scim_ready(loaded, ready=True))

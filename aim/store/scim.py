@@ -12,6 +12,7 @@ alone, the holder of the writer's lock; it hears of changes whoever made them (`
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -43,8 +44,12 @@ _BREATH = 200
 """Resources after which a long scan lets others have the processor."""
 _ROWS_AT_ONCE = 2_000
 _SNAPSHOT_TIMEOUT = 300
+_SETTLING_TIMEOUT = 900
 _WITH_GROUPS = QUERIES["scim_with_groups"]
 _GET = QUERIES["scim_get"].format(with_groups=_WITH_GROUPS)
+
+LocalpartOf = Callable[[Mapping[str, object]], str | None]
+"""The localpart that a user's document gives, if any."""
 
 
 def _and_changed(query: str) -> str:
@@ -138,6 +143,12 @@ class PostgresScim:
         async with self._pool.use() as connection:
             revision: int = await connection.fetchval(QUERIES["scim_revision"], self._client)
             return revision
+
+    async def mapping(self) -> str | None:
+        """The `attributeMapping.username` under which the localparts were made; None: not known."""
+        async with self._pool.use() as connection:
+            mapping: str | None = await connection.fetchval(QUERIES["scim_mapping"], self._client)
+            return mapping
 
     async def watch(self, heard: Callable[[], None]) -> None:
         """Calls `heard` at once, and within moments after each change that anybody made to any client's
@@ -233,6 +244,25 @@ class PostgresScim:
 
         await self._pool.write(work)
 
+    async def settle_localparts(self, mapping: str, localpart_of: LocalpartOf) -> int:
+        """Makes the localparts of all users anew from their documents, all of them or none, and keeps that
+        `mapping` is what they were made under. How many changed; what clients see stays as it is."""
+        async with self._pool.use(_SETTLING_TIMEOUT) as connection, connection.transaction():
+            changed, last = 0, ""
+            while rows := await connection.fetch(
+                QUERIES["scim_lock_users"], self._client, last, _ROWS_AT_ONCE
+            ):
+                # A selection such as `emails[type eq "work"]` takes its time.
+                made = await asyncio.to_thread(_other_localparts, rows, localpart_of)
+                await connection.execute(
+                    QUERIES["scim_set_localparts"], self._client, list(made), list(made.values())
+                )
+                changed, last = changed + len(made), rows[-1]["id"]
+            await connection.execute(QUERIES["scim_set_mapping"], self._client, storable(mapping))
+            if changed:
+                await connection.execute(QUERIES["scim_said_ready"], self._client)
+            return changed
+
     async def _lock(
         self, connection: asyncpg.Connection, kind: ScimKind, id_: str, expected: int | None
     ) -> ScimResource | None:
@@ -293,6 +323,12 @@ def nothing_pushed() -> StoreError:
     return StoreError(
         "nothing was pushed by SCIM yet: the database is empty", "start `aim run`, and let the client push"
     )
+
+
+def _other_localparts(rows: Sequence[Any], localpart_of: LocalpartOf) -> dict[str, str | None]:
+    """Id → localpart of those rows that have another one."""
+    made = ((row, localpart_of(json.loads(row["document"]))) for row in rows)
+    return {row["id"]: localpart for row, localpart in made if localpart != row["localpart"]}
 
 
 def _by_id(resources: list[ScimResource]) -> list[ScimResource]:

@@ -6,7 +6,8 @@ Below `scim` and `scim_filters`. In come resources and texts, out go arguments o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import overload
 from unicodedata import normalize
 
 import asyncpg
@@ -109,10 +110,43 @@ def _resource(
     )
 
 
-def members_of(row: asyncpg.Record) -> tuple[ScimMember, ...]:
+class Members(Sequence[ScimMember]):
+    """Members as columns, each made when it is looked at. Ten thousand objects that are kept for a while have
+    Python look through all others for garbage, which takes longer than all the rest of an answer."""
+
+    __slots__ = ("_ids", "_kinds", "_names")
+
+    def __init__(self, ids: Sequence[str], kinds: Sequence[str], names: Sequence[str]) -> None:
+        self._ids, self._kinds, self._names = ids, kinds, names
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[ScimMember]:
+        kinds = map(_KINDS.__getitem__, self._kinds)
+        return map(ScimMember._make, zip(self._ids, kinds, self._names, strict=True))
+
+    @overload
+    def __getitem__(self, index: int) -> ScimMember: ...
+    @overload
+    def __getitem__(self, index: slice) -> Members: ...
+    def __getitem__(self, index: int | slice) -> ScimMember | Members:
+        if isinstance(index, slice):
+            return Members(self._ids[index], self._kinds[index], self._names[index])
+        return ScimMember(self._ids[index], _KINDS[self._kinds[index]], self._names[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
+def members_of(row: asyncpg.Record) -> Members:
     """The members of a row with arrays of `ids`, `kinds` and `names`."""
-    kinds = map(_KINDS.__getitem__, row["kinds"])
-    return tuple(map(ScimMember._make, zip(row["ids"], kinds, row["names"], strict=True)))
+    return Members(row["ids"], row["kinds"], row["names"])
 
 
 def _text_of(document: Mapping[str, object]) -> str:

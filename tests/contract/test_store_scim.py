@@ -736,8 +736,8 @@ async def test_forgetting_waits_for_a_group_before_it_holds_a_member(
     assert await members(store, one.id) == []
 
 
-def test_the_store_offers_its_port_and_to_watch() -> None:
+def test_the_store_offers_its_port_and_what_only_our_wiring_needs() -> None:
     def methods(of: type) -> set[str]:
         return {name for name in dir(of) if not name.startswith("_")}
 
-    assert methods(PostgresScim) == methods(ScimStore) | {"watch"}
+    assert methods(PostgresScim) == methods(ScimStore) | {"watch", "mapping", "settle_localparts"}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from scim2_models import (
     URN,
     AnyExtension,
@@ -101,19 +101,29 @@ MODEL: Mapping[ScimKind, type[Any]] = {ScimKind.USER: USER_MODEL, ScimKind.GROUP
 # -- the localpart -------------------------------------------------------------------------------------------
 
 
+class NoUsername(ValueError):
+    """What no localpart can be made from; `remedy` says what can be written instead."""
+
+    def __init__(self, message: str, remedy: str = "name one such as userName or externalId") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
 class Username:
     """`attributeMapping.username`: which attribute of a user becomes the localpart."""
 
     def __init__(self, path: str) -> None:
         """`path` as in RFC 7644, 3.10; it may have an extension's URN, or a selection such as
-        `emails[type eq "work"].value`. ValueError if users have no such attribute."""
+        `emails[type eq "work"].value`. NoUsername if users have no such attribute, or it is no single
+        text: of one that has parts, or several values, the path must say which."""
         try:
             parsed = Path[USER_MODEL](path)
             binding = parsed.resolve()
         except Exception as error:
-            raise ValueError(f"{path!r} is no attribute of a SCIM user") from error
+            raise NoUsername(f"{path!r} is no attribute of a SCIM user") from error
         if binding is None:
-            raise ValueError(f"{path!r} is no attribute of a SCIM user")
+            raise NoUsername(f"{path!r} is no attribute of a SCIM user")
+        _refuse_whole(path, binding)
         self._path = parsed
         self._plain = self._plainly(path, binding)
 
@@ -131,7 +141,11 @@ class Username:
     def of(self, document: Mapping[str, object]) -> str | None:
         """The value in a user's document, or None; of several the primary one, else the first."""
         if self._plain is None:
-            model = USER_MODEL.model_validate({"schemas": [USER, ENTERPRISE], **document})
+            try:
+                model = USER_MODEL.model_validate({"schemas": [USER, ENTERPRISE], **document})
+            except ValidationError:
+                # Whatever was stored, it must not keep all others from being called something.
+                return None
             return _text(self._path.get(model))
         found: object = document
         for name in self._plain:
@@ -146,6 +160,26 @@ class Username:
             return None
         found = localpart_of(value)
         return found if len(found) <= MAX_LOCALPART else None
+
+
+def _refuse_whole(path: str, binding: Any) -> None:
+    """Raises NoUsername for what is more than one text."""
+    if binding.sub_field_name:
+        return
+    parts = getattr(binding.field_type, "model_fields", {})
+    if parts:
+        # `value` where there is one; else as in `name.familyName`.
+        text = next((name for name in ("value", "family_name") if name in parts), next(iter(parts)))
+        instead = f"{path}.{parts[text].serialization_alias}"
+        more = f', or one of them, such as {path}[type eq "work"].value' if _has_types(path, parts) else ""
+        raise NoUsername(f"{path!r} has parts, and none of them is named", f"write {instead}{more}")
+    if binding.is_multivalued:
+        raise NoUsername(f"{path!r} is a list, and none of its values says whom it names")
+
+
+def _has_types(path: str, parts: Mapping[str, object]) -> bool:
+    """True where a selection by `type` could follow."""
+    return "[" not in path and "type" in parts and "value" in parts
 
 
 def _one(value: object) -> object:

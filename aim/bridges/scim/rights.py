@@ -81,11 +81,13 @@ class Rights:
         grants: Iterable[Grant],
         is_admin: Callable[[str], Awaitable[bool]] | None = None,
         refused: Callable[[Refusal], None] = lambda _: None,
+        wrong: Callable[[str], None] = lambda _: None,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`is_admin` says whether an access token is that of an admin of the homeserver; None: none is."""
+        """`is_admin` says whether an access token is that of an admin of the homeserver; None: none is.
+        `wrong` is told the address each time a wrong token comes."""
         granted = list(grants)
         self._tokens = [
             (_hash(grant.token), frozenset(grant.roles)) for grant in granted if grant.token is not None
@@ -93,6 +95,7 @@ class Rights:
         self._admins = frozenset(role for grant in granted if grant.token is None for role in grant.roles)
         self._is_admin = is_admin if self._admins else None
         self._refused = refused
+        self._wrong = wrong
         self._known: OrderedDict[bytes, tuple[bool, float]] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[bool]] = {}
         self._asking_from: Counter[str] = Counter()
@@ -115,8 +118,12 @@ class Rights:
         roles = self._granted(digest) or await self._admin(digest, token.strip(), address)
         if roles:
             return Access(roles, self._refused)
-        self._refused(Refusal.WRONG)
+        self._count_wrong(address)
         raise _unauthorised("this token is not known", error="invalid_token")
+
+    def _count_wrong(self, address: str) -> None:
+        self._refused(Refusal.WRONG)
+        self._wrong(address)
 
     def _granted(self, digest: bytes) -> frozenset[str]:
         """The roles of a token; all tokens are compared, whichever it is."""
@@ -145,7 +152,7 @@ class Rights:
         asking = self._asking.get(digest)
         if asking is None:
             if self._asking_from[address] >= _AT_ONCE:
-                self._refused(Refusal.WRONG)
+                self._count_wrong(address)
                 raise ScimError(429, "too many unknown tokens at once", headers={"Retry-After": "5"})
             self._asking_from[address] += 1
             asking = self._asking[digest] = asyncio.create_task(self._ask(digest, token, address))

@@ -121,6 +121,9 @@ select coalesce(sum(changes), 0)::bigint from aim.scim_revisions where client = 
 -- name: scim_ready_since
 select since from aim.scim_ready where client = $1;
 
+-- name: scim_mapping
+select username from aim.scim_mappings where client = $1;
+
 
 -- Writing -------------------------------------------------------------------------------------------------------------
 
@@ -273,6 +276,26 @@ on conflict (client) do update set since = excluded.since;
 
 -- name: scim_set_filling
 delete from aim.scim_ready where client = $1;
+
+-- name: scim_set_mapping
+insert into aim.scim_mappings (client, username) values ($1, $2)
+on conflict (client) do update set username = excluded.username;
+
+-- name: scim_lock_users
+-- The next $3 of them after the id $2. Locked in the order of their ids, as all who take several do it.
+select id, localpart, document
+from aim.scim_resources
+where client = $1 and kind = 'User' and id > $2
+order by id
+limit $3
+for no key update;
+
+-- name: scim_set_localparts
+-- Neither `version` nor `modified`: clients see nothing of it.
+update aim.scim_resources r
+set localpart = made.localpart
+from unnest($2::text[], $3::text[]) as made (id, localpart)
+where r.client = $1 and r.id = made.id;
 
 
 -- Forgetting ----------------------------------------------------------------------------------------------------------
