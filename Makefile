@@ -13,7 +13,7 @@ help:
 	@echo 'make demo     a whole organisation on a real homeserver; ARGS=--keep leaves it running'
 	@echo 'make test     all tests; ARGS="-k guards" for some'
 	@echo 'make check    linters, formatting, types, import rules'
-	@echo 'make bench    how fast it is: core, LDAP, mirror, the live daemon'
+	@echo 'make bench    how fast it is: core, LDAP, mirror, SCIM, the live daemon'
 	@echo 'make lock     pin the requirements anew; ARGS=--upgrade for newer versions'
 	@echo 'make clean    remove .venv and what builds and tests left'
 

@@ -1,9 +1,9 @@
 """`python -m bench`: measures the core on generated organisations, the start of the command line, LDAP,
-transactions, the mirror, accounts and the daemon as a whole.
+transactions, the mirror, accounts, SCIM, Microsoft Graph and the daemon as a whole.
 
-Each case and size runs in a process of its own, one after the other; half an hour in all. `--small` runs the
-same at toy sizes in two minutes, to see that everything works; `--markdown` prints what docs/performance.md
-keeps.
+Each case and size runs in a process of its own, one after the other; three quarters of an hour in all.
+`--small` runs the same at toy sizes in three minutes, to see that everything works; `--markdown` prints what
+docs/performance.md keeps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from bench import accounts, ldap, mirror, transactions
+from bench import accounts, graph, ldap, mirror, scim, transactions
 from bench.cases import Case, as_json, measure, run_case
 from bench.live.__main__ import measure_live
 from bench.live.report import live_tables
@@ -62,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     with progress.status("accounts"):
         synced = accounts.measure_accounts(small=options.small)
+    with progress.status("SCIM"):
+        pushed = scim.measure_scim(small=options.small)
+    with progress.status("Microsoft Graph"):
+        followed = graph.measure_graph(small=options.small)
     with progress.status("the daemon on a homeserver"):
         live = measure_live(small=options.small)
     found = [
@@ -70,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *transactions.transaction_tables(taken),
         *mirror.mirror_tables(mirrors),
         *accounts.account_tables(synced),
+        *scim.scim_tables(pushed),
+        *graph.graph_tables(followed),
         *live_tables(*live),
     ]
     _print(console, found, as_markdown=options.markdown)

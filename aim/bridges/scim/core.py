@@ -2,7 +2,8 @@
 filters, routes, discovery, conditions, cursors and the order of a bulk request.
 
 Plain JSON and types of ours go in and come out, and every refusal is a ScimError. Both libraries are pinned
-exactly, and beside this module only `resources` (the models) and `filters` (the syntax tree) import them.
+exactly, and beside this module only `resources` (the models), `plain` (what they would not change) and
+`filters` (the syntax tree) import them.
 Their request handler is not used: it holds whole resources as models, a group with all its members included.
 """
 
@@ -48,6 +49,7 @@ from scim2_server.utils import parametrize
 
 from aim.bridges.scim.dialects import PATCH_SCHEMA, Operation
 from aim.bridges.scim.errors import ScimError, invalid_syntax, invalid_value, not_found
+from aim.bridges.scim.plain import is_plain
 from aim.bridges.scim.projection import Projection, projection
 from aim.bridges.scim.resources import ENTERPRISE, MODEL, MODELS, SCHEMA, etag
 from aim.ports.scim import ScimKind
@@ -173,6 +175,8 @@ class Core:
         """What is stored of a body of POST or PUT, checked and in the schema's spelling; without members."""
         body = {key: value for key, value in given.items() if key.lower() not in _NOT_STORED}
         _require_few(body)
+        if is_plain(kind, body):
+            return body
         with self._provider, refusals():
             model = MODEL[kind].model_validate(
                 {"schemas": [SCHEMA[kind], *_extensions(body)], **body},
