@@ -82,7 +82,7 @@ async def opened_source(config: Config, *, records: bool = False) -> AsyncIterat
     """The bridge, whatever has to be open for it. `records`, for the one writer alone: it may keep what it
     has read. Raises ConfigError, and StoreError for one that reads our own database."""
     if isinstance(config.source, sources.MsGraphSource):
-        async with opened_graph(config, config.source, records=records) as (source, _):
+        async with opened_graph(config, config.source, records=records, awaited=True) as (source, _):
             yield source
         return
     if not isinstance(config.source, sources.ScimSource):
@@ -148,18 +148,20 @@ def ldap_source_of(source: sources.LdapSource) -> LdapSource:
 
 @asynccontextmanager
 async def opened_graph(
-    config: Config, source: sources.MsGraphSource, *, records: bool
+    config: Config, source: sources.MsGraphSource, *, records: bool, awaited: bool
 ) -> AsyncIterator[tuple[GraphSource, Transport]]:
-    """The Graph bridge, and its way there; `records` as for `opened_source`. msal and httpx are imported only
-    where they are wanted. Raises StoreError, and SourceInvalid for settings that can't be right."""
+    """The Graph bridge, and its way there; `records` as for `opened_source`. `awaited`: a person waits for
+    what comes of it, so that failures are told soon. msal and httpx are imported only where they are wanted.
+    Raises StoreError, and SourceInvalid for settings that can't be right."""
     from aim.bridges.msgraph.reading import key_of
     from aim.bridges.msgraph.source import GraphSource
+    from aim.bridges.msgraph.throttle import AWAITED, Retries
     from aim.bridges.msgraph.transport import open_transport
 
     settings, url = graph_settings_of(source), database_url(config)
     async with (
         open_graph(url, config.data_dir, key_of(settings), read_only=not records) as stored,
-        open_transport(settings) as graph,
+        open_transport(settings, retries=AWAITED if awaited else Retries()) as graph,
     ):
         yield GraphSource(graph, settings, stored, stored if records else None, now), graph
 

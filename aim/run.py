@@ -155,7 +155,7 @@ async def _graph(
 
     if source.webhook_url is not None and "listen" not in config.model_fields_set:
         raise ConfigError("source.webhook_url leads nowhere", "give `listen`, where it has to arrive")
-    async with opened_graph(config, source, records=True) as (opened, graph):
+    async with opened_graph(config, source, records=True, awaited=False) as (opened, graph):
         url = source.webhook_url
         yield opened, None if url is None else Notices(graph, url, changed, now)
 

@@ -159,9 +159,14 @@ class Daemon:
         self._end()
 
     async def _finish(self) -> None:
-        tasks = {task for task in (*self._running, self._looking) if task is not None and not task.done()}
+        tasks = {task for task in self._running if not task.done()}
         if tasks:
             _log.info("stopping: finishing requests under way")
+        if self._looking is not None and not self._looking.done():
+            # It may wait for a source that is away, and changes nothing in Matrix.
+            self._looking.cancel()
+            tasks.add(self._looking)
+        if tasks:
             _, pending = await asyncio.wait(tasks, timeout=GRACE)
             for task in pending:
                 task.cancel()
@@ -205,6 +210,8 @@ class Daemon:
     async def _tick(self) -> None:
         """One look, in a task of its own, that can be waited for and cancelled without the scheduler's."""
         async with self._turn:
+            if self._stopping.is_set():
+                return
             self._looking = asyncio.create_task(self._look())
             await asyncio.wait({self._looking})
             if not self._looking.cancelled():
@@ -232,13 +239,14 @@ class Daemon:
         except AimError as error:
             self._not_looked(error, asked)
         else:
+            self._teller.source_answered()
             self._looks_like, self._whole_wanted = looks_like, True
             self._woken.set()
 
     def _not_looked(self, error: AimError, asked: int) -> None:
         self._open = True
         if isinstance(error, SourceError):
-            self._teller.source_failed(error, self._reading.at if self._reading else None)
+            self._teller.source_failed(error, self._reading.at if self._reading else None, self._now())
         else:
             self._teller.cycle_failed(error)
         self._awaiting.not_read(error, self._covered, asked)

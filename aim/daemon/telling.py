@@ -27,6 +27,9 @@ _FRAMES = 4
 
 _log = structlog.get_logger()
 
+_REMIND = timedelta(hours=1)
+"""A source that still can't be read, for the same reason, is told again after this time."""
+
 _MOST_AWAY = 1000
 """Of so many actions it is remembered that they failed for want of another server."""
 
@@ -40,12 +43,19 @@ class Teller:
         self._away: set[str] = set()
         """What takes another server and failed, which was said: it may be away for long."""
         self._fights: dict[str, datetime] = {}
+        self._source_told: tuple[str, datetime] | None = None
+        """Why the source could not be read, and when that was last said; None: it could."""
         self._all_well = False
         """The last cycle over everything ended well, and that was said."""
 
-    def source_failed(self, error: SourceError, last_read: datetime | None) -> None:
-        """The source gave nothing; what that means."""
+    def source_failed(self, error: SourceError, last_read: datetime | None, now: datetime) -> None:
+        """The source gave nothing; what that means. The same cause is told again after an hour."""
         self._all_well = False
+        told = self._source_told
+        if told is not None and told[0] == error.message and timedelta() <= now - told[1] < _REMIND:
+            _log.debug("the directory still could not be read", cause=error.message, remedy=error.remedy)
+            return
+        self._source_told = error.message, now
         facts = {"cause": error.message, "remedy": error.remedy}
         if last_read is None:
             _log.error("the directory could not be read; nothing is done until it can be", **facts)
@@ -55,6 +65,12 @@ class Teller:
             last_read=last_read.isoformat(timespec="seconds"),
             **facts,
         )
+
+    def source_answered(self) -> None:
+        """It gave what was wanted of it."""
+        if self._source_told is not None:
+            self._source_told = None
+            _log.info("the directory can be read again")
 
     def cycle_failed(self, error: AimError) -> None:
         """A cycle ended with an error before it could do all it had to."""

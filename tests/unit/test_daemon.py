@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from structlog.testing import capture_logs
 
+from aim.app import now
 from aim.daemon import Daemon, Pace
 from aim.ops.metrics import Metrics
 from tests.unit.fakes import FakeSource
 from tests.unit.test_cycles import StillMirror
 from tests.unit.test_reconciler import Deployment, settled
+from tests.unit.worlds import a_directory
 
 
 def daemon_of(deployment: Deployment, mirror: StillMirror) -> Daemon:
@@ -97,3 +99,48 @@ async def test_events_that_arrive_before_the_directory_was_read_block_nothing() 
     await worked(daemon)
     assert deployment.line.names().count("observe") == 0
     assert daemon._whole_wanted
+
+
+class Hanging(FakeSource):
+    """Does not answer, until it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda roster: a_directory([], roster=roster))
+        self.asked = asyncio.Event()
+        self.looks = 0
+        self.is_cancelled = False
+
+    async def fingerprint(self) -> NoReturn:
+        self.looks += 1
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.is_cancelled = True
+            raise
+        raise AssertionError
+
+
+async def test_nobody_waits_for_a_source_that_does_not_answer_when_it_stops() -> None:
+    deployment, source = await settled(), Hanging()
+    daemon = Daemon(source, deployment.reconciler(), Pace(3600), now, Metrics())
+    running = asyncio.create_task(daemon.run())
+    await asyncio.wait_for(source.asked.wait(), 5)
+    # Its turn comes when the first one is cancelled.
+    second = asyncio.create_task(daemon._tick())
+    await asyncio.sleep(0)
+    with capture_logs() as logs:
+        daemon.stop()
+        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(second, 5)
+    assert source.is_cancelled
+    assert source.looks == 1
+    assert [line["event"] for line in logs] == ["stopped"]
+
+
+async def test_a_look_whose_turn_comes_after_the_stop_is_none() -> None:
+    deployment, source = await settled(), Hanging()
+    daemon = Daemon(source, deployment.reconciler(), Pace(3600), now, Metrics())
+    daemon.stop()
+    await daemon._tick()
+    assert source.looks == 0

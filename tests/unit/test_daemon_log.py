@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, cast
 
 from structlog.testing import capture_logs
 
 from aim.daemon import Daemon, Pace
+from aim.daemon.telling import Teller
 from aim.errors import SourceUnavailable
 from aim.ops.metrics import Metrics
 from aim.reconciler import Cycle, Reading, Reconciler
@@ -29,6 +30,13 @@ def a_daemon() -> Daemon:
     reconciler = cast(Reconciler, None)
     source = Silent(lambda roster: a_directory(PEOPLE, roster=roster))
     return Daemon(source, reconciler, Pace(60), lambda: NOW, Metrics())
+
+
+def said_at(teller: Teller, minute: int, cause: str = "no answer") -> list[str]:
+    """The levels of what is said of a failure at that minute."""
+    with capture_logs() as logs:
+        teller.source_failed(SourceUnavailable(cause, "Wait."), None, NOW + timedelta(minutes=minute))
+    return [line["log_level"] for line in logs]
 
 
 async def said_of_source(daemon: Daemon) -> Any:
@@ -54,6 +62,29 @@ async def test_later_the_last_one_stays_in_force() -> None:
     line = await said_of_source(daemon)
     assert line["event"] == "the directory could not be read; the last good one stays in force"
     assert line["last_read"] == "2030-01-01T00:00:00+00:00"
+
+
+def test_what_stays_is_told_once_an_hour_and_what_is_new_at_once() -> None:
+    teller = Teller(Metrics())
+    levels = [said_at(teller, minute) for minute in (0, 1, 59, 60, 61)]
+    assert levels == [["error"], ["debug"], ["debug"], ["error"], ["debug"]]
+    assert said_at(teller, 62, "no such app") == ["error"]
+    assert said_at(teller, 63) == ["error"]
+    # The clock was set back: nobody knows for how long nothing was said.
+    assert said_at(teller, -5) == ["error"]
+
+
+def test_that_it_can_be_read_again_is_told_and_the_next_failure_too() -> None:
+    teller = Teller(Metrics())
+    with capture_logs() as logs:
+        teller.source_answered()
+    assert logs == []
+    assert said_at(teller, 0) == ["error"]
+    with capture_logs() as logs:
+        teller.source_answered()
+        teller.source_answered()
+    assert [line["event"] for line in logs] == ["the directory can be read again"]
+    assert said_at(teller, 1) == ["error"]
 
 
 def leaving(*, stays: list[str]) -> Scene:

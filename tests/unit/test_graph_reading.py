@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import NoReturn
 from urllib.parse import unquote
 
 import pytest
@@ -473,6 +475,33 @@ async def test_a_database_that_is_away_gives_no_directory() -> None:
         await source.read(Roster())
     tenancy.store.fails = lambda: False
     await source.read(Roster())
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["the first read", "changes"])
+async def test_a_look_that_is_cancelled_while_it_records_is_made_again(is_known: bool) -> None:
+    tenancy = Tenancy()
+    source = GraphSource(tenancy.graph, tenancy.settings, tenancy.store, tenancy.store, tenancy.clock.now)
+    if is_known:
+        await source.fingerprint()
+    ann = tenancy.tenant.add_user("ann")
+    recording = asyncio.Event()
+
+    async def never(*_: object) -> NoReturn:
+        recording.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tenancy.store, "record" if is_known else "replace", never)
+        looking = asyncio.create_task(source.fingerprint())
+        await asyncio.wait_for(recording.wait(), 5)
+        looking.cancel()
+        await asyncio.wait({looking}, timeout=5)
+    assert looking.cancelled()
+    assert [user.id for user in (await source.read(Roster())).users] == [ann]
+    stored = await tenancy.store.load()
+    assert stored is not None
+    assert set(stored.users) == {ann}
 
 
 async def test_whatever_fails_leaves_what_is_known_as_it_was() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -355,6 +357,34 @@ async def test_a_machine_without_an_identity_is_told() -> None:
     error = await refused(asked)
     assert isinstance(error, TokenRefused)
     assert "No identity" in error.message
+
+
+# -- the end ---------------------------------------------------------------------------------------------
+
+
+async def test_nobody_waits_for_an_authority_that_does_not_answer_when_it_ends() -> None:
+    asked, answering = threading.Event(), threading.Event()
+
+    class Silent(Authority):
+        def client(self, _: ssl.SSLContext, timeout: httpx.Timeout, __: bool) -> httpx.Client:
+            asked.set()
+            answering.wait(30)
+            return super().client(_, timeout, __)
+
+    async with way(Silent()).open() as graph:
+        waiting = asyncio.create_task(graph.token())
+        await asyncio.to_thread(asked.wait, 30)
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "token")
+        waiting.cancel()
+        await asyncio.wait({waiting}, timeout=5)
+        assert waiting.cancelled()
+        assert thread.is_alive()
+        # Others are waited for when the program ends.
+        assert thread.daemon
+        answering.set()
+        await asyncio.to_thread(thread.join, 30)
+        assert not thread.is_alive()
+        assert await graph.token()
 
 
 # -- whom we trust ---------------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 from dataclasses import replace
+from datetime import timedelta
 
 import httpx
 import pytest
 
 from aim.bridges.msgraph.graph import ResyncNeeded
-from aim.bridges.msgraph.throttle import Retries
+from aim.bridges.msgraph.throttle import AWAITED, Retries
 from aim.errors import SourceError, SourceInvalid, SourceUnavailable
 from tests.unit.graph_way import GRAPH, SETTINGS, Way, in_turn, refusal, reply
 
@@ -156,6 +158,80 @@ async def test_a_wait_that_is_too_long_ends_the_read() -> None:
     with pytest.raises(SourceUnavailable, match="for the next 86400 seconds"):
         await way.get()
     assert len(way.requests) == 1
+
+
+def away(_: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("Connection refused")
+
+
+async def test_who_waits_for_the_outcome_is_told_soon_and_what_was_tried() -> None:
+    way = Way(away, retries=AWAITED)
+    with pytest.raises(SourceUnavailable) as error:
+        await way.get()
+    assert 3 <= len(way.requests) <= AWAITED.tries
+    assert sum(way.clock.slept) <= 10
+    assert error.value.message.endswith(
+        f": no connection: Connection refused; given up after {len(way.requests)} tries"
+        f" in {sum(way.clock.slept):.0f} s"
+    )
+
+
+async def test_attempts_that_take_long_are_fewer() -> None:
+    def slow(_: httpx.Request) -> httpx.Response:
+        way.clock.now += timedelta(seconds=12)
+        raise httpx.ConnectTimeout("")
+
+    way = Way(slow, retries=AWAITED)
+    with pytest.raises(SourceUnavailable, match=r"; given up after one try in 12 s$"):
+        await way.get()
+    assert len(way.requests) == 1
+
+
+async def test_whose_outcome_is_awaited_waits_when_graph_asks_but_not_again_and_again() -> None:
+    limited = Way(lambda request: refusal(429, "TooManyRequests", Retry_After="20"), retries=AWAITED)
+    with pytest.raises(SourceUnavailable, match=r"limits our rate \(429\); given up after 2 tries in 20 s$"):
+        await limited.get()
+    assert limited.clock.slept == [20]
+    once = Way(in_turn(refusal(429, "TooManyRequests", Retry_After="20"), reply([])), retries=AWAITED)
+    await once.get()
+
+
+async def test_in_a_batch_as_well_who_waits_is_told_soon() -> None:
+    def failing(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"responses": [{"id": "0", "status": 503, "body": {}}]})
+
+    way = Way(failing, retries=AWAITED)
+    async with way.open() as graph:
+        with pytest.raises(SourceUnavailable, match="given up after"):
+            await graph.batch(["/users/1"])
+    assert sum(way.clock.slept) <= 10
+
+
+async def test_why_something_is_tried_again_is_told_once_until_all_is_well(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="aim.msgraph")
+    gone = httpx.ConnectError("Connection refused")
+    way = Way(in_turn(gone, gone, gone, reply([]), gone, reply([])))
+    async with way.open() as graph:
+        await graph.get("/organization")
+        assert [record.getMessage().partition("; ")[2] for record in caplog.records] == [
+            "trying again in 0.2 s"
+        ]
+        await graph.get("/organization")
+    assert len(caplog.records) == 2
+
+
+async def test_who_looks_again_by_itself_is_told_the_same_each_time() -> None:
+    said = set()
+    for _ in range(2):
+        way = Way(away, retries=Retries())
+        with pytest.raises(SourceUnavailable) as error:
+            await way.get()
+        assert sum(way.clock.slept) > 30
+        said.add(error.value.message)
+    (message,) = said
+    assert message.endswith("no connection: Connection refused")
 
 
 async def test_all_requests_keep_quiet_when_one_is_told_to() -> None:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from aim.bridges.msgraph import faults, trust
 from aim.bridges.msgraph.settings import ClientCertificate, ClientSecret, GraphSettings
+from aim.bridges.msgraph.throttle import AWAITED
 from aim.bridges.msgraph.transport import Transport, open_transport
 from aim.errors import SourceError, SourceInvalid
 
@@ -59,7 +60,7 @@ async def describe(settings: GraphSettings) -> Description:
     """Tries everything for real; changes nothing. Raises nothing of its own."""
     found = Description()
     try:
-        async with open_transport(settings) as graph:
+        async with open_transport(settings, retries=AWAITED) as graph:
             await look(found, graph, settings)
     except SourceError as error:
         found.error = error

@@ -21,7 +21,7 @@ import httpx
 from aim.bridges.msgraph import faults, paging
 from aim.bridges.msgraph.graph import Item
 from aim.bridges.msgraph.settings import GraphSettings
-from aim.bridges.msgraph.throttle import AttemptError, Clock, Throttle, asked_for
+from aim.bridges.msgraph.throttle import AttemptError, Clock, Streak, Throttle, asked_for
 from aim.bridges.msgraph.tokens import Tokens, decoded, failed, origin
 from aim.errors import SourceError, SourceInvalid, SourceUnavailable
 
@@ -115,9 +115,13 @@ class Exchange:
         """What `parse` makes of the answer. Raises SourceUnavailable, SourceInvalid, ResyncNeeded."""
         return await self._throttle.run(partial(self._attempt, request, parse))
 
-    async def failed(self, number: int, failure: AttemptError) -> None:
-        """Waits after failed attempt `number` (from 1). Raises its error if that was the last."""
-        await self._throttle.failed(number, failure)
+    def streak(self) -> Streak:
+        """Begins one, for `failed`."""
+        return self._throttle.streak()
+
+    async def failed(self, streak: Streak, failure: AttemptError) -> None:
+        """Counts the failure, and waits before the next attempt. Raises its error if that was the last."""
+        await self._throttle.failed(streak, failure)
 
     async def token(self) -> str:
         """The token itself, for what it says of our permissions. Raises SourceUnavailable, SourceInvalid."""

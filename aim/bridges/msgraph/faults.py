@@ -20,7 +20,7 @@ from aim.errors import SourceError, SourceInvalid, SourceUnavailable
 _SHOWN = 200
 """How many characters of what a server says are passed on."""
 
-LATER = "It is tried again. Nothing that was read so far is used."
+LATER = "Mostly it passes: aim run tries again by itself. Nothing that was read so far is used."
 _RENEW = (
     "In the Entra admin center, under App registrations, Certificates & secrets, make a new client secret and"
     " give its Value as source.client_secret."

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from itertools import count
 from typing import TypeVar
 
 from aim.errors import SourceError, SourceUnavailable
@@ -53,12 +53,27 @@ class Retries:
     """Longest wait that we choose ourselves."""
     longest: float = 300.0
     """Longest wait that a server may ask for: for more the read is given up, to be made anew by then."""
+    within: float = math.inf
+    """So long after its first attempt a request is not tried again."""
 
     def delay(self, attempt: int, chance: float) -> float:
         """Seconds to wait after failed attempt number `attempt` (from 1). `chance`: in [0, 1), spreads those
         that failed together."""
         # The exponent is bounded: a float can't hold 2 to the power of any number of tries.
         return min(self.cap, self.first * 2.0 ** min(attempt - 1, 30)) * (0.5 + chance / 2)
+
+
+AWAITED = Retries(tries=6, cap=4.0, longest=30.0, within=10.0)
+"""While a person waits for the outcome, who can try it again as well."""
+
+
+@dataclass(slots=True)
+class Streak:
+    """Failures of one thing, one after the other."""
+
+    since: datetime
+    """When the first attempt began, in UTC."""
+    failures: int = 0
 
 
 class Throttle:
@@ -77,24 +92,38 @@ class Throttle:
         self._clock = clock
         self._chance = chance
         self._quiet_until = clock.now()
+        self._told: str | None = None
+        """Why something is tried again, as it was last said; None: all went well since."""
 
     async def run(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """What the first attempt gives that raises no AttemptError; every other error ends it. Raises the
         `error` of the last one."""
-        for number in count(1):
+        streak = self.streak()
+        while True:
             try:
-                return await self._through(attempt)
+                done = await self._through(attempt)
             except AttemptError as failure:
-                await self.failed(number, failure)
-        raise AssertionError  # unreachable: count() never ends
+                await self.failed(streak, failure)
+            else:
+                self._told = None
+                return done
 
-    async def failed(self, number: int, failure: AttemptError) -> None:
-        """Waits after failed attempt `number` (from 1). Raises its `error` if that was the last."""
-        if number >= self._retries.tries:
-            raise failure.error from failure.__cause__
+    def streak(self) -> Streak:
+        """Begins one."""
+        return Streak(self._clock.now())
+
+    async def failed(self, streak: Streak, failure: AttemptError) -> None:
+        """Counts the failure, and waits before the next attempt. Raises its `error` if that was the last."""
+        streak.failures += 1
+        seconds = (self._clock.now() - streak.since).total_seconds()
+        if streak.failures >= self._retries.tries or seconds >= self._retries.within:
+            raise self._last(streak.failures, seconds, failure.error) from failure.__cause__
         if failure.asked is None:
-            delay = self._retries.delay(number, self._chance())
-            log.info("%s; trying again in %.1f s", failure.error.message, delay)
+            delay = self._retries.delay(streak.failures, self._chance())
+            # Graph may be away all night.
+            is_news, self._told = failure.error.message != self._told, failure.error.message
+            level = logging.INFO if is_news else logging.DEBUG
+            log.log(level, "%s; trying again in %.1f s", failure.error.message, delay)
             await self._clock.sleep(delay)
             return
         if failure.asked > self._retries.longest:
@@ -105,6 +134,13 @@ class Throttle:
         self._quiet_until = max(self._quiet_until, self._clock.now() + timedelta(seconds=failure.asked))
         # A little later still, by chance, so that those who were refused together don't come together.
         await self._clock.sleep(failure.asked + self._chance() * self._retries.first)
+
+    def _last(self, failures: int, seconds: float, error: SourceError) -> SourceError:
+        """The error; who waits for it is told what was tried. In a log it would differ from time to time."""
+        if math.isinf(self._retries.within) or not isinstance(error, SourceUnavailable):
+            return error
+        tries = "one try" if failures == 1 else f"{failures} tries"
+        return SourceUnavailable(f"{error.message}; given up after {tries} in {seconds:.0f} s", error.remedy)
 
     async def _through(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         while True:

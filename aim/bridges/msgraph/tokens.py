@@ -14,9 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import httpx
 
@@ -34,6 +38,8 @@ from aim.errors import SourceInvalid, SourceUnavailable
 
 # It logs answers that it can't read, with a traceback; what they mean is in our errors.
 logging.getLogger("msal").setLevel(logging.CRITICAL)
+
+_T = TypeVar("_T")
 
 _HEAD_START = timedelta(minutes=5)
 """How long before its end a token is renewed; of a short-lived one, a tenth of its life."""
@@ -97,7 +103,7 @@ class Tokens:
                 self._token = None
                 asked_at = self._now()
                 with self._patience.kept():
-                    token = await asyncio.to_thread(self._acquire, claims)
+                    token = await _aside(partial(self._acquire, claims))
                 head_start = min(_HEAD_START, timedelta(seconds=token.seconds / 10))
                 self._renew_at = asked_at + timedelta(seconds=token.seconds) - head_start
                 self._token = token.value
@@ -159,6 +165,22 @@ class Tokens:
                 f"{machine} gives us no token: {why or 'it does not say why'}", _NO_METADATA
             )
         return _token(answer, machine)
+
+
+async def _aside(work: Callable[[], _T]) -> _T:
+    """What `work` gives or raises, in a thread that is left to itself when this is cancelled: asyncio's own
+    threads would hold up the end of the program for as long as a server does not answer."""
+    outcome: Future[_T] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="token", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _check(settings: GraphSettings) -> None:

@@ -96,7 +96,7 @@ class Transport:
 
     async def _chunk(self, paths: Sequence[str]) -> Sequence[Item]:
         found: dict[int, Item] = {}
-        fruitless = 0
+        fruitless = self._exchange.streak()
         while missing := [number for number in range(len(paths)) if number not in found]:
             # It only reads: it may be made again like a GET.
             request = self._exchange.request("POST", "/$batch", body=paging.batch_body(paths, missing))
@@ -109,7 +109,8 @@ class Transport:
                 else:
                     found[number] = item
             if failures:
-                fruitless = fruitless + 1 if len(failures) == len(missing) else 1
+                if len(failures) < len(missing):
+                    fruitless = self._exchange.streak()
                 # Only they are asked again, after the longest wait that any of them wants.
                 await self._exchange.failed(
                     fruitless, max(failures, key=lambda failure: failure.asked or 0.0)
