@@ -29,7 +29,7 @@ from aim.notify.mailer import check_templates
 from aim.notify.settings import MailSettings
 from aim.notify.smtp import try_server
 from aim.planner import fights
-from aim.scim import refuse_unreachable, username_of
+from aim.scim import refuse_unreachable, unapplied, username_of
 from aim.store import open_audit, open_mirror, open_reader
 from aim.world.recorded import Recorded
 
@@ -124,7 +124,7 @@ async def _source(config: Config) -> list[Finding]:
             refuse_unreachable(config, config.source)
             username_of(config.source)
             findings += guessable(config.source)
-            findings += await _pushed(config)
+            findings += await pushed_findings(config)
             findings += [finding async for finding in _outside(config, config.source)]
         async with app.opened_source(config) as source:
             directory = await source.read(Roster())
@@ -138,16 +138,19 @@ async def _source(config: Config) -> list[Finding]:
 # -- SCIM ------------------------------------------------------------------------------------------------
 
 
-async def _pushed(config: Config) -> list[Finding]:
-    """How the store that others fill grows. Raises StoreError."""
+async def pushed_findings(config: Config) -> list[Finding]:
+    """How the store that others fill grows, and whether its localparts are up to date. Raises StoreError."""
     async with app.pushed(config, read_only=True) as store:
         growth = await store.growth()
     last = f"last written at {growth.last_write:%Y-%m-%d %H:%M} UTC" if growth.last_write else "never written"
     text = f"{growth.users} users ({growth.active} active), {growth.groups} groups, {last}"
     if growth.ready_since is None:
         remedy = "when all are there, say so with `aim scim ready`: until then nobody is removed"
-        return [Finding("scim", Verdict.WARN, f"still filling: {text}", remedy)]
-    return [Finding("scim", Verdict.OK, text)]
+        found = Finding("scim", Verdict.WARN, f"still filling: {text}", remedy)
+    else:
+        found = Finding("scim", Verdict.OK, text)
+    warning = await unapplied(config)
+    return [found] if warning is None else [found, Finding("scim", Verdict.WARN, warning)]
 
 
 def guessable(source: ScimSource) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from aim.planner.plan import Plan
 from aim.planner.render import render, summary
 from aim.ports import Outcome
 from aim.reconciler import Agreement, Cycle, Hooks
+from aim.scim import unapplied
 
 DONE, ERROR, CHANGES, HELD = 0, 1, 2, 3
 
@@ -92,7 +93,10 @@ def plan(
 async def _plan(config: Config, *, fresh: bool = False) -> Plan:
     with show.Bar("reading rooms") as bar:
         async with app.observing(config, bar.step, fresh=fresh) as observer:
-            return await observer.plan()
+            made = await observer.plan()
+    if (warning := await unapplied(config)) is not None:
+        show.warn([warning])
+    return made
 
 
 def apply(path: Path, *, yes: bool, plan: Path | None, detailed_exitcode: bool, unfold: bool) -> int:
@@ -151,10 +155,10 @@ class _Tally:
 
 def _ask(count: int) -> bool:
     remedy = "add --yes, or apply a saved plan with --plan FILE --yes"
-    return _agrees(f"Carry out these {count} actions?", remedy)
+    return agrees(f"Carry out these {count} actions?", remedy)
 
 
-def _agrees(question: str, remedy: str) -> bool:
+def agrees(question: str, remedy: str) -> bool:
     """What somebody answers on the terminal. Raises AimError, with that remedy, if there is none."""
     if not sys.stdin.isatty():
         raise AimError("there is no terminal to ask on", remedy)
@@ -280,7 +284,7 @@ async def _rebind_all(config: Config, *, yes: bool, even_missing: bool) -> int:
             )
             return HELD
         question = f"Rebind these {len(found.seen)} users?"
-        if not yes and not await asyncio.to_thread(_agrees, question, "add --yes"):
+        if not yes and not await asyncio.to_thread(agrees, question, "add --yes"):
             show.say("nothing was changed")
             return DONE
         await decisions.rebind(found.seen, found.forget, source)
