@@ -81,7 +81,6 @@ async def test_what_is_stored_of_a_user() -> None:
         ("userName", "ann=40example.com"),
         ("externalId", "e1"),
         ("name.familyName", "o=c3=9f"),
-        ("emails", "main=40example.com"),
         ("emails.value", "main=40example.com"),
         ('emails[type eq "work"].value', "work=40example.com"),
         (f"{ENTERPRISE}:department", "it"),
