@@ -36,7 +36,7 @@ from aim.store import schema
 from aim.store.pool import Pool, pooled
 from aim.store.queries import QUERIES
 from aim.store.scim_forgetting import remove
-from aim.store.scim_listening import listen
+from aim.store.scim_listening import Teller, listen
 from aim.store.scim_pages import Search
 from aim.store.scim_rows import differ, members_of, outline_of, resource_of, shown_of, storable, values
 
@@ -52,29 +52,29 @@ LocalpartOf = Callable[[Mapping[str, object]], str | None]
 """The localpart that a user's document gives, if any."""
 
 
-def _and_changed(query: str) -> str:
-    return QUERIES["scim_and_changed"].format(statement=query.rstrip(";"), with_groups=_WITH_GROUPS)
+def _and_changed(query: str, and_tell: str = "") -> str:
+    return QUERIES["scim_and_changed"].format(
+        statement=query.rstrip(";"), and_tell=and_tell, with_groups=_WITH_GROUPS
+    )
 
 
-_CREATE, _REPLACE, _REPLACE_VERSION, _TOUCH = map(
-    _and_changed,
-    (
-        QUERIES["scim_create"],
-        QUERIES["scim_replace"],
-        QUERIES["scim_replace_version"],
-        QUERIES["scim_touch"],
-    ),
+_CREATE, _REPLACE_VERSION = map(_and_changed, (QUERIES["scim_create"], QUERIES["scim_replace_version"]))
+"""Each is all of a transaction, and told of after it."""
+_REPLACE, _TOUCH = (
+    _and_changed(query, QUERIES["scim_and_tell"])
+    for query in (QUERIES["scim_replace"], QUERIES["scim_touch"])
 )
-"""Each the last statement of its transaction, or all of it."""
+"""Each is the last statement of a transaction."""
 
 
 class PostgresScim:
     """ScimStore of one client's directory. All methods: see ports.scim.ScimStore."""
 
-    def __init__(self, pool: Pool, client: str, dsn: str) -> None:
+    def __init__(self, pool: Pool, client: str, dsn: str, teller: Teller | None = None) -> None:
         self._pool = pool
         self._client = storable(client)
         self._dsn = dsn
+        self._teller = teller or Teller(pool)
 
     # Reading
 
@@ -164,7 +164,9 @@ class PostgresScim:
         stored = values(resource)
         if not members:
             async with self._pool.use() as connection:
-                return shown_of(await self._put(connection, _CREATE, resource, stored))
+                row = await self._put(connection, _CREATE, resource, stored)
+            self._teller.tell()
+            return shown_of(row)
 
         async def work(connection: asyncpg.Connection) -> ScimResource:
             row = await self._put(connection, QUERIES["scim_create"], resource, stored)
@@ -189,6 +191,7 @@ class PostgresScim:
             async with self._pool.use() as connection:
                 row = await self._put(connection, _REPLACE_VERSION, resource, [*stored, expected])
             if row is not None:
+                self._teller.tell()
                 return shown_of(row)
 
         async def work(connection: asyncpg.Connection) -> ScimResource | None:
@@ -315,7 +318,11 @@ async def open_scim_store(dsn: str, client: str, *, read_only: bool) -> AsyncIte
         async with pool.use() as connection:
             if not await schema.is_ready(connection):
                 raise nothing_pushed()
-        yield PostgresScim(pool, client, dsn)
+        teller = Teller(pool)
+        try:
+            yield PostgresScim(pool, client, dsn, teller)
+        finally:
+            await teller.close()
 
 
 def nothing_pushed() -> StoreError:

@@ -624,6 +624,10 @@ async def test_every_change_is_heard_whoever_made_it(
         for change in changes:
             await change()
             await heard.again()
+    # Who writes and leaves has told before.
+    async with scim_store(dsn) as hasty:
+        await hasty.create(user("eve"))
+    await heard.again()
     # Its connection is cut: whatever happens until there is a new one is heard then.
     await connection.fetch(
         "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'aim scim listener'"

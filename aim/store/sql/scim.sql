@@ -257,11 +257,18 @@ with done as (
     insert into aim.scim_revisions as r (client, part, changes, last_write)
     select $1, pg_backend_pid() % 16, 1, clock_timestamp() from done
     on conflict (client, part) do update set changes = r.changes + 1, last_write = excluded.last_write
-    returning pg_notify('aim_scim', '')
+    {and_tell}
 )
 select p.*, groups.*
 from done p
 {with_groups}
+
+-- name: scim_and_tell
+returning pg_notify('aim_scim', '')
+
+-- name: scim_tell
+-- On its own: a transaction that notifies waits for all others that do, until they are on the disk.
+select pg_notify('aim_scim', '');
 
 -- name: scim_said_ready
 -- As scim_changed; but nobody pushed anything.
