@@ -18,6 +18,9 @@ from aim.ops.metrics import Metrics
 from tests.contract.test_appservice_synapse import LOOPBACK, SOON, Stream
 from tests.servers.synapse import Homeserver, Pair, Person
 
+# Facts of Synapse, and not of ours: for whoever wants to know whether a newer one does the same.
+pytestmark = pytest.mark.long
+
 MARKER = {"aim.managed": {"version": 1, "instance": "aim", "key": "shared"}}
 EXPECTATIONS = "aim.expectations"
 AGENT = 51

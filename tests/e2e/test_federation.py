@@ -80,6 +80,7 @@ async def test_berlin_may_start_first_or_last(cities: Cities) -> None:
         await cities.settles()
 
 
+@pytest.mark.long
 async def test_a_plan_shows_what_berlin_is_expected_to_do_and_who_says_so(cities: Cities) -> None:
     """Before anything is done, at Dallas; once Berlin's bot is in, at Berlin."""
     dallas, berlin = cities.both
@@ -206,6 +207,7 @@ async def test_who_takes_a_peer_off_the_list_leaves_its_spaces(cities: Cities) -
         assert (await cities.look(dallas)).members() >= dallas.people
 
 
+@pytest.mark.long
 async def test_an_invite_of_somebody_who_is_not_on_the_list_is_ignored(cities: Cities) -> None:
     """Whoever it is and whatever their room says; and it is told once."""
     dallas, berlin = cities.both
