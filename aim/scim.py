@@ -149,9 +149,13 @@ async def unapplied(config: Config) -> str | None:
     StoreError."""
     if not isinstance(config.source, sources.ScimSource):
         return None
-    wanted = config.source.client.attribute_mapping.username
     async with pushed(config, read_only=True) as store:
-        before = await store.mapping()
+        return await unapplied_in(store, config.source)
+
+
+async def unapplied_in(store: PostgresScim, source: sources.ScimSource) -> str | None:
+    """The same, for a store that is open."""
+    wanted, before = source.client.attribute_mapping.username, await store.mapping()
     if before is None or before == wanted:
         return None
     return (

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aim import app, check
+from aim import app
+from aim.check.graph import found_of_graph
 from aim.config.sources import MsGraphSource
 from tests.servers.graph import CLIENT_ID, CLIENT_SECRET, TENANT_ID, Graph, NewGraph
 
@@ -37,7 +38,7 @@ async def said(graph: Graph, **options: object) -> list[str]:
         "ca_cert": graph.ca,
     }
     source = MsGraphSource.model_validate(given | options)
-    found = await check._graph(source)
+    found = await found_of_graph(source)
     for finding in found:
         assert finding.remedy or finding.verdict == "ok"
         assert "\n" not in finding.message + finding.remedy

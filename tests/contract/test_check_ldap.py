@@ -12,7 +12,7 @@ import pytest
 from aim import app
 from aim.bridges.ldap.describe import Description
 from aim.bridges.ldap.tls import TlsFacts
-from aim.check import ldap_findings
+from aim.check.ldap import ldap_findings
 from aim.config import sources
 from aim.directory.model import GroupKind
 from aim.errors import SourceUnavailable

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from aim.bridges.scim import outside
 from aim.bridges.scim.outside import try_outside
-from aim.check import reading_token
+from aim.check.scim import reading_token
 from aim.config.sources import ScimSource
 from aim.demo.homeserver import free_port
 from aim.errors import AimError, SourceInvalid, SourceUnavailable

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from aim.check import pushed_findings
+from aim.check.scim import pushed_findings
 from aim.config.root import Config
 from aim.ports.scim import ScimKind
 from aim.scim import serving, unapplied

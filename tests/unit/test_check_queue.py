@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from aim.check import queue_findings
+from aim.check.running import queue_findings
 from aim.config.root import Config
 from aim.matrix.check import Verdict
 from aim.world.recorded import Queued, Recorded

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from aim import app, errands
-from aim.check import directory_findings
+from aim.check.source import directory_findings
 from aim.cli import show
 from aim.config.root import Config
 from aim.config.sources import LdapSource, LdifSource

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from mautrix.api import PathBuilder
 
-from aim.check import peer_finding
+from aim.check.peers import peer_finding
 from aim.daemon.telling import Teller
 from aim.desired.levels import base_levels
 from aim.errors import HomeserverRefused, HomeserverUnavailable

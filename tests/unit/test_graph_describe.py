@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from aim.bridges.msgraph.describe import UNNAMED, Description, look, missing, roles_of
-from aim.check import graph_findings
+from aim.check.graph import graph_findings
 from aim.errors import SourceError
 from aim.matrix.check import Finding, Verdict
 from tests.unit.graph_way import SECRET, START, Authority, Handler, Way, aadsts, jwt, refusal, reply

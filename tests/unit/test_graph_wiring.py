@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from aim import app, check, run
+from aim import app, run
 from aim.bridges.msgraph import describe, transport
 from aim.bridges.msgraph.throttle import AWAITED, Retries
+from aim.check.graph import found_of_graph
 from aim.config.root import Config
 from aim.config.sources import MsGraphSource
 from aim.errors import SourceUnavailable
@@ -64,7 +65,7 @@ async def test_a_command_has_the_patience_of_who_waits(
 
 
 async def test_so_has_a_check(opened: list[Retries]) -> None:
-    await check._graph(SOURCE)
+    await found_of_graph(SOURCE)
     assert opened == [AWAITED]
 
 

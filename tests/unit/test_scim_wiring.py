@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from structlog.testing import capture_logs
 
-from aim.check import guessable
+from aim.check.scim import guessable
 from aim.config.root import Config
 from aim.config.sources import ScimSource
 from aim.errors import ConfigError
