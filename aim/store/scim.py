@@ -58,11 +58,16 @@ def _and_changed(query: str, and_tell: str = "") -> str:
     )
 
 
-_CREATE, _REPLACE_VERSION = map(_and_changed, (QUERIES["scim_create"], QUERIES["scim_replace_version"]))
+def _replace(provided: str = "") -> str:
+    return QUERIES["scim_replace"].format(provided=provided)
+
+
+_CREATE, _REPLACE_VERSION = map(
+    _and_changed, (QUERIES["scim_create"], _replace(QUERIES["scim_if_it_differs"]))
+)
 """Each is all of a transaction, and told of after it."""
 _REPLACE, _TOUCH = (
-    _and_changed(query, QUERIES["scim_and_tell"])
-    for query in (QUERIES["scim_replace"], QUERIES["scim_touch"])
+    _and_changed(query, QUERIES["scim_and_tell"]) for query in (_replace(), QUERIES["scim_touch"])
 )
 """Each is the last statement of a transaction."""
 

@@ -1,5 +1,5 @@
 -- Queries of the directory that SCIM clients push. `$1` is the client, where there is one. In the blocks that hold
--- braces `aim.store.scim_pages` puts conditions; values are arguments all the same.
+-- braces `aim.store.scim` and `scim_pages` put conditions and other blocks; values are arguments all the same.
 
 
 -- Reading -------------------------------------------------------------------------------------------------------------
@@ -168,28 +168,13 @@ set name = $4,
     document = $14,
     version = version + 1,
     modified = greatest(statement_timestamp(), modified + interval '1 microsecond')
-where client = $1 and kind = $2 and id = $3
+where client = $1 and kind = $2 and id = $3 {provided}
 returning id, kind, name, external_id, active, localpart, emails, document, version, created, modified;
 
--- name: scim_replace_version
--- What scim_replace does, if this is the version, and there is anything to change. No row: neither was, or one.
-update aim.scim_resources
-set name = $4,
-    name_key = $5,
-    external_id = $6,
-    external_key = $7,
-    active = $8,
-    localpart = $9,
-    emails = $10,
-    email_keys = $11,
-    display_name = $12,
-    display_key = $13,
-    document = $14,
-    version = version + 1,
-    modified = greatest(statement_timestamp(), modified + interval '1 microsecond')
-where client = $1 and kind = $2 and id = $3 and version = $15
-  and (name, external_id, active, localpart, emails, document) is distinct from ($4, $6, $8, $9, $10, $14)
-returning id, kind, name, external_id, active, localpart, emails, document, version, created, modified
+-- name: scim_if_it_differs
+-- For scim_replace: only if this is the version, and there is anything to change. Else there is no row.
+and version = $15
+and (name, external_id, active, localpart, emails, document) is distinct from ($4, $6, $8, $9, $10, $14)
 
 -- name: scim_touch
 update aim.scim_resources
