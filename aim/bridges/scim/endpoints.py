@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from aim.bridges.scim.core import BulkOrder, Core, Route, Search, Step
-from aim.bridges.scim.errors import ScimError, invalid_value
+from aim.bridges.scim.errors import ScimError, away, invalid_value
 from aim.bridges.scim.projection import Projection, projection
 from aim.bridges.scim.resources import etag, location
 from aim.bridges.scim.rights import Access
@@ -182,7 +182,7 @@ class Endpoints:
             outcome = order.said(index)
             try:
                 if is_away:
-                    raise _away()
+                    raise away()
                 status, made = await self._bulk_step(
                     writing, order.step(index), request.base, access, outcome
                 )
@@ -192,7 +192,7 @@ class Endpoints:
                 # What was done before is told, or the client would do it twice; nobody waits for the rest.
                 _log.error("a SCIM request was carried out in part", cause=error.message, remedy=error.remedy)
                 is_away = True
-                status, made = _refused(outcome, _away())
+                status, made = _refused(outcome, away())
             except ScimError as error:
                 status, made = _refused(outcome, error)
             outcome["status"] = str(status)
@@ -241,10 +241,6 @@ async def _write(writing: Writing, route: Route, data: object, conditions: Condi
 def _kind(route: Route) -> ScimKind:
     assert route.kind is not None
     return route.kind
-
-
-def _away() -> ScimError:
-    return ScimError(503, "this can't be done now; try again")
 
 
 def _refused(outcome: dict[str, object], error: ScimError) -> tuple[int, None]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 ERROR_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:Error"
+_RETRY_AFTER = "30"
+"""Seconds."""
 
 
 class ScimError(Exception):
@@ -59,3 +61,8 @@ def not_found(detail: str) -> ScimError:
 
 def taken() -> ScimError:
     return ScimError(409, "this userName is taken by another user", "uniqueness")
+
+
+def away() -> ScimError:
+    """The database or the homeserver does not answer: the log says which."""
+    return ScimError(503, "this can't be done now; try again", headers={"Retry-After": _RETRY_AFTER})

@@ -18,7 +18,7 @@ import structlog
 
 from aim.bridges.scim.core import Core, Route
 from aim.bridges.scim.endpoints import DISCOVERY, Answer, Endpoints, Request
-from aim.bridges.scim.errors import ScimError
+from aim.bridges.scim.errors import ScimError, away
 from aim.bridges.scim.resources import Username
 from aim.bridges.scim.rights import Rights
 from aim.bridges.scim.storage import Storage
@@ -43,8 +43,6 @@ LARGEST = 2 * 1024 * 1024
 """Bytes of a body."""
 BODY_WITHIN = 30.0
 """Seconds for the whole of a body, however slowly it comes."""
-_RETRY_AFTER = "30"
-"""Seconds."""
 _MEDIA_TYPE = "application/scim+json"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _FRAMES = 4
@@ -99,8 +97,7 @@ class ScimApplication:
             return _refusal(error)
         except (StoreError, HomeserverUnavailable) as error:
             _log.error("a SCIM request could not be carried out", cause=error.message, remedy=error.remedy)
-            away = ScimError(503, "this can't be done now; try again", headers={"Retry-After": _RETRY_AFTER})
-            return _refusal(away)
+            return _refusal(away())
         except AimError as error:
             return _refusal(ScimError(500, error.message))
         except Disconnected:

@@ -166,7 +166,7 @@ class Storage:
                     "userName, externalId, displayName, emails.value, id, active, members or meta, and sort "
                     "by userName, displayName or meta"
                 )
-            keyed += [pair async for pair in self._matching(search, narrowed, batch)]
+            keyed += await self._matching(search, narrowed, batch)
             await asyncio.sleep(0)
         keyed.sort(key=lambda pair: pair[0], reverse=search.descending and search.sort_by is not None)
         return _cut(search, keyed)
@@ -196,7 +196,7 @@ class Storage:
 
     async def _matching(
         self, search: Search, narrowed: Narrowed, batch: Sequence[ScimResource]
-    ) -> AsyncIterator[tuple[_Key, ScimResource]]:
+    ) -> Sequence[tuple[_Key, ScimResource]]:
         """Those of the batch that the client's filter matches, with what they are sorted by."""
         only: dict[str, frozenset[str] | None] = dict.fromkeys(_looked_at(search) & {"members", "groups"})
         wanted = Projection(only=only)
@@ -209,14 +209,14 @@ class Storage:
                 if narrowed.exact or self._core.matches(search, json)
             ]
 
+        found: list[tuple[_Key, ScimResource]] = []
         while batch:
             some = batch[: await self._fitting(batch)] if "members" in only else batch
             batch = batch[len(some) :]
             related = await self.related(some, wanted)
             # Whoever asks about members has each of them looked at: others go on meanwhile.
-            found = await asyncio.to_thread(chosen, some, related) if only else chosen(some, related)
-            for pair in found:
-                yield pair
+            found += await asyncio.to_thread(chosen, some, related) if only else chosen(some, related)
+        return found
 
     def _key(self, search: Search, resource: ScimResource, shown: Mapping[str, object]) -> _Key:
         value = resource.created if search.sort_by is None else self._core.sort_value(search, shown)
