@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from aim.bridges.msgraph import faults, trust
+from aim.bridges.msgraph.reading import organisation_of
 from aim.bridges.msgraph.settings import ClientCertificate, ClientSecret, GraphSettings
 from aim.bridges.msgraph.throttle import AWAITED
 from aim.bridges.msgraph.transport import Transport, open_transport
@@ -82,7 +83,7 @@ async def look(found: Description, graph: Transport, settings: GraphSettings) ->
     if found.missing:
         # What follows would only say the same, and less clearly.
         return
-    found.organisation = await _organisation(graph)
+    found.organisation = faults.told(await organisation_of(graph)) or UNNAMED
     found.users = await _count(graph, "/users/$count")
     found.groups = await _count(graph, "/groups/$count")
 
@@ -147,17 +148,6 @@ def _time(value: object) -> datetime | None:
     except ValueError:
         return None
     return at if at is not None and at.tzinfo is not None else None
-
-
-async def _organisation(graph: Transport) -> str:
-    try:
-        answer = await graph.get("/organization", {"$select": "id,displayName"})
-    except SourceInvalid:
-        # The right to read people does not hold everywhere the right to read this.
-        return UNNAMED
-    listed = answer.get("value")
-    first = listed[0] if isinstance(listed, list) and listed else None
-    return (faults.told(first.get("displayName")) if isinstance(first, dict) else "") or UNNAMED
 
 
 async def _count(graph: Transport, path: str) -> int | None:

@@ -22,7 +22,8 @@ from aim.bridges.msgraph import faults, paging
 from aim.bridges.msgraph.graph import Item
 from aim.bridges.msgraph.settings import GraphSettings
 from aim.bridges.msgraph.throttle import AttemptError, Clock, Streak, Throttle, asked_for
-from aim.bridges.msgraph.tokens import Tokens, decoded, failed, origin
+from aim.bridges.msgraph.tokens import Tokens
+from aim.bridges.msgraph.wire import decoded, failed, origin
 from aim.errors import SourceError, SourceInvalid, SourceUnavailable
 
 # They would log each URL, and with it people; at debug level the headers too, and with them tokens.

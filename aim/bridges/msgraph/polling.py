@@ -82,7 +82,7 @@ class Poller:
             self._state = await self._stored.load()
         self._is_loaded = True
         state = self._state
-        if state is None or not timedelta() <= self._now() - state.read_at < self._interval:
+        if state is None or not self._is_within(self._interval, state.read_at):
             state = await self._read_all(state)
         else:
             try:
@@ -136,7 +136,7 @@ class Poller:
     async def _look_again(self) -> None:
         """Says what the changes have not told of meanwhile either."""
         doubts = self._doubts
-        if doubts is None or timedelta() <= self._now() - doubts.since < _LAG:
+        if doubts is None or self._is_within(_LAG, doubts.since):
             return
         self._doubts = None
         try:
@@ -153,7 +153,11 @@ class Poller:
         return max(self._revision, state.revision if state else 0) + 1
 
     def _are_links_old(self) -> bool:
-        return self._links_at is None or not timedelta() <= self._now() - self._links_at < _LINKS_AGE
+        return self._links_at is None or not self._is_within(_LINKS_AGE, self._links_at)
+
+    def _is_within(self, span: timedelta, since: datetime) -> bool:
+        """Whether less than that has passed. A clock that was put back counts as more."""
+        return timedelta() <= self._now() - since < span
 
 
 class _Doubts(NamedTuple):

@@ -78,7 +78,7 @@ class Reading:
         """All that there is. Nothing is given unless all of it has been read."""
         read_at, draft = self._now(), Draft(self._settings.localpart)
         async with _together() as tasks:
-            name = tasks.create_task(self._name())
+            name = tasks.create_task(organisation_of(self._graph))
             users = tasks.create_task(self._all_users(draft))
             groups = tasks.create_task(self._all_groups(draft))
         links = GraphLinks(users.result(), groups.result())
@@ -111,18 +111,6 @@ class Reading:
             for link in (links.users, *(groups.link for groups in links.groups)):
                 tasks.create_task(self._follow(link, None, take))
         return found
-
-    async def _name(self) -> str | None:
-        """What the organisation is called."""
-        try:
-            answer = await self._graph.get("/organization", {"$select": "displayName"})
-        except SourceInvalid:
-            # The right to read people does not hold everywhere the right to read this.
-            return None
-        listed = answer.get("value")
-        first = listed[0] if isinstance(listed, Sequence) and listed else None
-        name = first.get("displayName") if isinstance(first, Mapping) else None
-        return name if isinstance(name, str) and name else None
 
     async def _all_users(self, draft: Draft) -> str:
         if self._settings.filter is None:
@@ -194,6 +182,19 @@ class Reading:
         if link is None:
             raise malformed("a list of changes that ends without a deltaLink")
         return link
+
+
+async def organisation_of(graph: Graph) -> str | None:
+    """What the organisation is called; None if that is not told. Raises SourceUnavailable."""
+    try:
+        answer = await graph.get("/organization", {"$select": "displayName"})
+    except SourceInvalid:
+        # The right to read people does not hold everywhere the right to read this.
+        return None
+    listed = answer.get("value")
+    first = listed[0] if isinstance(listed, Sequence) and listed else None
+    name = first.get("displayName") if isinstance(first, Mapping) else None
+    return name if isinstance(name, str) and name else None
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ from aim.bridges.msgraph.settings import (
     WorkloadIdentity,
 )
 from aim.bridges.msgraph.throttle import AttemptError, asked_for
+from aim.bridges.msgraph.wire import HEADERS, decoded, failed, origin
 from aim.errors import SourceInvalid, SourceUnavailable
 
 # It logs answers that it can't read, with a traceback; what they mean is in our errors.
@@ -61,7 +62,7 @@ def new_client(context: ssl.SSLContext, timeout: httpx.Timeout, proxied: bool) -
         timeout=timeout,
         follow_redirects=False,
         trust_env=proxied,
-        headers={"User-Agent": "matrix-aim"},
+        headers=HEADERS,
     )
 
 
@@ -266,6 +267,7 @@ class _Asker:
         headers: Mapping[str, str] | None,
         data: Mapping[str, str] | None,
     ) -> _Answer:
+        self._admit(url)
         try:
             response = self._client.request(method, url, params=params, headers=headers, data=data)
         except httpx.InvalidURL as error:
@@ -277,6 +279,9 @@ class _Asker:
             message = f"{origin(url)} gives us no token at the moment ({response.status_code})"
             raise AttemptError(SourceUnavailable(message, faults.LATER), asked)
         return self._checked(response)
+
+    def _admit(self, url: str) -> None:
+        """Raises SourceInvalid for what must not be asked."""
 
     def _checked(self, response: httpx.Response) -> _Answer:
         return _Answer(response.status_code, response.text, response.headers)
@@ -294,21 +299,13 @@ class _AuthorityAsker(_Asker):
         super().__init__(client, now)
         self._authority = origin(authority)
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-        data: Mapping[str, str] | None,
-    ) -> _Answer:
+    def _admit(self, url: str) -> None:
         if origin(url) != self._authority:
             raise SourceInvalid(
                 f"{self._authority} sends us to {faults.told(origin(url))} for tokens: our credential is not"
                 " sent there",
                 "If that is right, give it as source.authority.",
             )
-        return super()._send(method, url, params, headers, data)
 
     def _checked(self, response: httpx.Response) -> _Answer:
         if response.is_redirect:
@@ -335,47 +332,3 @@ class _AuthorityAsker(_Asker):
 
 def _is_metadata(answer: Mapping[str, object]) -> bool:
     return all(isinstance(answer.get(name), str) for name in ("authorization_endpoint", "token_endpoint"))
-
-
-def decoded(response: httpx.Response) -> object:
-    """The JSON of an answer; None if it is none."""
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        return None
-
-
-def failed(where: str, error: httpx.HTTPError) -> AttemptError | SourceUnavailable:
-    """What to raise for no usable answer from `where`: an AttemptError, if trying again at once may help."""
-    why = faults.told(str(error)) or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in why:
-        return SourceUnavailable(
-            f"{where}: its certificate can't be trusted: {why}",
-            "Give the certificate of the authority that signed it as source.ca_cert (PEM); a proxy that looks"
-            " into TLS has one of its own.",
-        )
-    if isinstance(error, httpx.UnsupportedProtocol):
-        return SourceUnavailable(f"{where}: {why}", "Write it with https://.")
-    return AttemptError(_unreachable(where, why, error))
-
-
-def _unreachable(where: str, why: str, error: httpx.HTTPError) -> SourceUnavailable:
-    if isinstance(error, httpx.ProxyError):
-        return SourceUnavailable(f"{where}: the proxy refuses: {why}", "Check HTTPS_PROXY and NO_PROXY.")
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return SourceUnavailable(f"{where}: no connection: {why}", "Check the network, DNS and HTTPS_PROXY.")
-    if isinstance(error, httpx.TimeoutException):
-        return SourceUnavailable(
-            f"{where}: no answer in time", f"{faults.LATER} If it is that slow, raise source.read_timeout."
-        )
-    return SourceUnavailable(f"{where}: the answer was cut off: {why}", faults.LATER)
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port (443 is not written); the URL as it is where it has none."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        return url
-    port = f":{parsed.port}" if parsed.port is not None else ""
-    return f"{parsed.scheme}://{parsed.host}{port}"

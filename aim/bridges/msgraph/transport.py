@@ -22,7 +22,8 @@ from aim.bridges.msgraph.exchange import Exchange
 from aim.bridges.msgraph.graph import Item, Page
 from aim.bridges.msgraph.settings import GraphSettings
 from aim.bridges.msgraph.throttle import AttemptError, Clock, Retries, Throttle
-from aim.bridges.msgraph.tokens import NewClient, Tokens, decoded, new_client
+from aim.bridges.msgraph.tokens import NewClient, Tokens, new_client
+from aim.bridges.msgraph.wire import HEADERS, decoded
 from aim.errors import SourceInvalid, SourceUnavailable
 
 
@@ -191,7 +192,7 @@ def _client(
             limits=httpx.Limits(max_connections=settings.parallelism),
             follow_redirects=False,
             transport=http,
-            headers={"User-Agent": "matrix-aim"},
+            headers=HEADERS,
         )
     except (ValueError, ImportError, httpx.InvalidURL) as error:
         # Not with what it says: there may be a password in it.
