@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -12,30 +10,18 @@ from ruamel.yaml import YAML
 from aim.config.keys import shown
 from aim.config.sources import LdapAttributes, LdapSource
 from aim.directory.entries import Rules
+from tests.unit.documented import errors_in, page, pieces_of, recipes_in, unwritten
 
-ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "ldap.md").read_text(encoding="utf-8")
-ERRORS = re.findall(r"(?m)^\| `([^`]+)` \|", TEXT.partition("## Errors")[2])
-RECIPES = [
-    block
-    for block in re.findall(r"(?m)(?:^    .*\n)+", TEXT)
-    if block.startswith("    source:\n      type: ldap\n")
-]
-
-
-def texts() -> list[str]:
-    """Every piece of text that the modules of the bridge write."""
-    paths = sorted((ROOT / "aim" / "bridges" / "ldap").glob("*.py"))
-    nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+TEXT = page("ldap.md")
+ERRORS = errors_in(TEXT)
+RECIPES = recipes_in(TEXT, "    source:\n      type: ldap\n")
 
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_every_error_is_one_of_the_bridge(error: str) -> None:
-    pieces = [piece for part in error.split("…") if (piece := part.strip())]
-    written = texts()
+    pieces = pieces_of(error)
     assert pieces
-    assert [piece for piece in pieces if not any(piece in text for text in written)] == []
+    assert unwritten(pieces, "aim/bridges/ldap") == []
 
 
 def test_there_are_errors_and_recipes() -> None:
@@ -44,7 +30,7 @@ def test_there_are_errors_and_recipes() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_is_well_formed(recipe: str, tmp_path: Path) -> None:
+def test_every_recipe_is_well_formed(recipe: str) -> None:
     source = YAML(typ="safe", pure=True).load(recipe)["source"]
     assert source.pop("bind_password_file")
     loaded = LdapSource.model_validate({**source, "bind_password": "secret"})
