@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from aim.matrix.account_server import PAGE
 from aim.matrix.client import Homeserver
 from aim.matrix.mas_transport import Credentials
 from bench.account_standin import ACTOR_TOKEN, AS_TOKEN, AccountStandIn, Person
+from bench.conversation import Talk, heard, say, talking
 from bench.organisation import SERVER
 from tests.servers.mas import Asked, Mas
-
-_BUFFER = 1 << 20
-"""Longest line that is read, in bytes; counts are much shorter."""
 
 
 class Way(StrEnum):
@@ -92,16 +88,12 @@ def kind_of(asked: Asked) -> str:
 
 async def serve() -> None:
     """Answers until standard input ends."""
-    given = json.loads(await asyncio.to_thread(sys.stdin.readline))
+    given = json.loads(await heard())
     people = [Person(*fields) for fields in given["people"]]
     async with _serving(Way(given["way"]), people) as serving:
-        _say(serving.answers_at)
-        while await asyncio.to_thread(sys.stdin.readline):
-            _say(serving.count())
-
-
-def _say(content: Mapping[str, Any]) -> None:
-    print(json.dumps(content), flush=True)
+        say(serving.answers_at)
+        while await heard():
+            say(serving.count())
 
 
 # -- the side that asks --------------------------------------------------------------------------------------
@@ -110,15 +102,15 @@ def _say(content: Mapping[str, Any]) -> None:
 class Servers:
     """The running process. Made by `running_servers`."""
 
-    def __init__(self, way: Way, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, way: Way, talk: Talk) -> None:
         self._way = way
-        self._process = process
+        self._talk = talk
         self._at: Mapping[str, str] = {}
 
     async def begin(self, people: Sequence[Person]) -> None:
         """These have an account."""
         given = {"way": self._way, "people": [astuple(person) for person in people]}
-        self._at = await self._told(json.dumps(given))
+        self._at = await self._talk.told(json.dumps(given))
 
     @property
     def homeserver(self) -> Homeserver:
@@ -138,44 +130,21 @@ class Servers:
     async def asked(self) -> Mapping[str, int]:
         """What was asked since the last time: what for → how often. Raises RuntimeError if anything should
         not have been."""
-        found = await self._told("")
+        found = await self._talk.told("")
         if found["faults"]:
             raise RuntimeError(
                 f"never to be asked: {found['faults'][0]}, and {len(found['faults']) - 1} more"
             )
         return {str(kind): int(count) for kind, count in found["asked"].items()}
 
-    async def _told(self, line: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        await self._process.stdin.drain()
-        answer = await self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError("the accounts' server has ended by itself: what it says is above")
-        return dict(json.loads(answer))
-
 
 @asynccontextmanager
 async def running_servers(way: Way, people: Sequence[Person]) -> AsyncIterator[Servers]:
     """A process that answers for these accounts; it ends with the context."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bench.account_servers",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=_BUFFER,
-        cwd=Path(__file__).parent.parent,
-    )
-    try:
-        servers = Servers(way, process)
+    async with talking("bench.account_servers", "the accounts' server") as talk:
+        servers = Servers(way, talk)
         await servers.begin(people)
         yield servers
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,6 +29,8 @@ from aim.bridges.msgraph.transport import open_transport
 from aim.directory.roster import Roster
 from aim.store.graph import open_graph_store
 from bench.graph_server import Server, Tenant, running_server
+from bench.process import Beat, megabytes
+from tests.servers.graph_tenant import Clock
 
 if TYPE_CHECKING:  # the process that is measured doesn't import what it doesn't need
     from bench.report import Table
@@ -89,7 +91,7 @@ class Measured:
 async def follow(dsn: str, tenant: Tenant) -> Measured:
     """All looks, one after the other, where nothing is stored yet. Raises RuntimeError for a wrong result."""
     async with running_server(tenant) as server:
-        clock = _Clock()
+        clock = Clock()
         looks: dict[str, Look] = {}
         async with _source(dsn, server, clock) as source:
             looks[FIRST], first = await _timed(server, source.fingerprint)
@@ -101,23 +103,15 @@ async def follow(dsn: str, tenant: Tenant) -> Measured:
         del directory
         async with _source(dsn, server, clock) as source:
             looks[RESTARTED], fourth = await _timed(server, source.fingerprint)
-            clock.ahead = timedelta(hours=25)
+            clock.advance(timedelta(hours=25))
             looks[ANEW], fifth = await _timed(server, source.fingerprint)
         if not (first == second != third == fourth == fifth) or in_groups < tenant.groups * tenant.members:
             raise RuntimeError("not everything was read as it is: the figures would be worth nothing")
         return Measured(tenant, server.least, looks)
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-
 @asynccontextmanager
-async def _source(dsn: str, server: Server, clock: _Clock) -> AsyncIterator[GraphSource]:
+async def _source(dsn: str, server: Server, clock: Clock) -> AsyncIterator[GraphSource]:
     """As `aim run` opens it."""
     settings = server.settings
     async with AsyncExitStack() as stack:
@@ -128,34 +122,14 @@ async def _source(dsn: str, server: Server, clock: _Clock) -> AsyncIterator[Grap
 
 async def _timed(server: Server, work: Callable[[], Awaitable[Result]]) -> tuple[Look, Result]:
     await server.asked()
-    beat = _Beat()
+    beat = Beat()
     beating = asyncio.create_task(beat.run())
     await asyncio.sleep(0)
     started, processor = time.perf_counter(), time.process_time()
     result = await work()
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
     beating.cancel()
-    return Look(await server.asked(), seconds, processor, beat.latest, _megabytes()), result
-
-
-class _Beat:
-    """Wakes up each millisecond, or as soon after as it is let."""
-
-    def __init__(self) -> None:
-        self.latest = 0.0
-
-    async def run(self) -> None:
-        while True:
-            due = time.perf_counter() + 0.001
-            await asyncio.sleep(0.001)
-            self.latest = max(self.latest, time.perf_counter() - due)
-
-
-def _megabytes() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1_000_000
-    raise RuntimeError("no VmHWM in /proc/self/status")
+    return Look(await server.asked(), seconds, processor, beat.latest, megabytes()), result
 
 
 # -- who measures --------------------------------------------------------------------------------------------

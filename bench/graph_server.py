@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from aim.bridges.msgraph.settings import ClientSecret, GraphSettings
+from bench.conversation import Talk, heard, say, talking
 from tests.servers.certificates import Certificates
 from tests.servers.graph import CLIENT_ID, CLIENT_SECRET, TENANT_ID, Graph
 from tests.servers.graph_tenant import GROUPS, USERS
@@ -54,18 +54,18 @@ class Tenant:
 
 async def serve() -> None:
     """Answers until standard input ends."""
-    tenant = Tenant(**json.loads(await asyncio.to_thread(sys.stdin.readline)))
+    tenant = Tenant(**json.loads(await heard()))
     with tempfile.TemporaryDirectory() as folder:
         certificates = Certificates(Path(folder))
         async with Graph(certificates.server("127.0.0.1"), certificates.ca) as graph:
             graph.tenant.fill(**asdict(tenant))
             users, groups = graph.model.least_pages()
             # One more for the name of the organisation.
-            _say({"url": graph.url, "ca": str(graph.ca), "least": users + groups + 1})
-            while wish := await asyncio.to_thread(sys.stdin.readline):
+            say({"url": graph.url, "ca": str(graph.ca), "least": users + groups + 1})
+            while wish := await heard():
                 if wish.strip() == CHANGE:
                     _change(graph)
-                _say({"asked": dict(graph.requests.most_common()), "faults": _faults(graph)})
+                say({"asked": dict(graph.requests.most_common()), "faults": _faults(graph)})
                 graph.forget()
 
 
@@ -82,23 +82,19 @@ def _faults(graph: Graph) -> list[str]:
     return [*graph.model.refusals, *(f"{asked.host}{asked.path}" for asked in graph.strays)]
 
 
-def _say(content: Mapping[str, Any]) -> None:
-    print(json.dumps(content), flush=True)
-
-
 # -- the side that asks --------------------------------------------------------------------------------------
 
 
 class Server:
     """The running process. Made by `running_server`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
         self._at: Mapping[str, Any] = {}
 
     async def begin(self, tenant: Tenant) -> None:
         """The tenant is that large."""
-        self._at = await self._told(json.dumps(asdict(tenant)))
+        self._at = await self._talk.told(json.dumps(asdict(tenant)))
 
     @property
     def settings(self) -> GraphSettings:
@@ -129,41 +125,19 @@ class Server:
         await self._wish(CHANGE)
 
     async def _wish(self, wish: str) -> dict[str, int]:
-        found = await self._told(wish)
+        found = await self._talk.told(wish)
         if found["faults"]:
             raise RuntimeError(f"never to be asked: {found['faults'][0]}")
         return {str(kind): int(count) for kind, count in found["asked"].items()}
-
-    async def _told(self, line: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        await self._process.stdin.drain()
-        answer = await self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError("the stand-in for Graph has ended by itself: what it says is above")
-        return dict(json.loads(answer))
 
 
 @asynccontextmanager
 async def running_server(tenant: Tenant) -> AsyncIterator[Server]:
     """A process that answers for such a tenant; it ends with the context."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bench.graph_server",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
-    )
-    try:
-        server = Server(process)
+    async with talking("bench.graph_server", "the stand-in for Graph") as talk:
+        server = Server(talk)
         await server.begin(tenant)
         yield server
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
 
 
 if __name__ == "__main__":

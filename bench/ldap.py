@@ -29,6 +29,7 @@ from aim.bridges.ldap.connect import connected
 from aim.bridges.ldap.search import Tree
 from aim.bridges.ldap.settings import LdapSettings
 from aim.directory.roster import Roster
+from bench.process import Beat, megabytes
 
 if TYPE_CHECKING:  # the processes that are measured don't import what they don't need
     from bench.report import Table
@@ -108,13 +109,13 @@ def read_raw(uri: str) -> Read:
     started = time.perf_counter()
     with connected(settings) as link:
         entries = sum(1 for _ in Tree(link.channel, settings, settings.rules.attributes).entries())
-    return Read(time.perf_counter() - started, _megabytes(), {"entries": entries})
+    return Read(time.perf_counter() - started, megabytes(), {"entries": entries})
 
 
 async def read_whole(uri: str) -> Read:
     """A finished Directory, and the polls after it."""
     source = LdapSource(settings_for(uri))
-    beat = _Beat()
+    beat = Beat()
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(beat.run())
         await asyncio.sleep(0.05)
@@ -124,7 +125,7 @@ async def read_whole(uri: str) -> Read:
         seconds = time.perf_counter() - started
         await asyncio.sleep(0.2)
         beating.cancel()
-    megabytes = _megabytes()
+    peak = megabytes()
     token = await source.fingerprint()
     polls = []
     for _ in range(POLLS):
@@ -134,28 +135,7 @@ async def read_whole(uri: str) -> Read:
         polls.append(time.perf_counter() - started)
     memberships = sum(len(group.members) for group in directory.groups)
     counts = {"users": len(directory.users), "containers": len(directory.groups), "in them": memberships}
-    return Read(seconds, megabytes, counts, beat.latest, median(polls))
-
-
-class _Beat:
-    """Something on the event loop that wants to run every millisecond."""
-
-    def __init__(self) -> None:
-        self.latest = 0.0
-        """The most that it ever was late."""
-
-    async def run(self) -> None:
-        while True:
-            due = time.perf_counter() + 0.001
-            await asyncio.sleep(0.001)
-            self.latest = max(self.latest, time.perf_counter() - due)
-
-
-def _megabytes() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1_000_000
-    raise RuntimeError("no VmHWM in /proc/self/status")
+    return Read(seconds, peak, counts, beat.latest, median(polls))
 
 
 # -- who measures --------------------------------------------------------------------------------------------
